@@ -1,0 +1,256 @@
+"""What the estimators share: pickling, scaling, the start of a fit and its reports."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from ._sklearn import CallbackSupportMixin
+from ._version import __version__, check_namesake
+from .bridge import cpu_copy
+from .training import History
+
+check_namesake()
+
+__all__ = [
+    "EpochReporter",
+    "Standardizer",
+    "TorchEstimator",
+    "marginal_start",
+    "resolve_device",
+    "unchanged_on_error",
+    "warn_about",
+]
+
+
+class TorchEstimator(CallbackSupportMixin, BaseEstimator):
+    """Base of the estimators that hold a torch module in ``module_``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__(), _skmdn_version=__version__)
+        if "module_" in state:
+            state["module_"] = cpu_copy(state["module_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_skmdn_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                f"This {type(self).__name__} was saved by skmdn {version} and is "
+                f"loaded by {__version__}; fit it again if it misbehaves.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
+    def _draws_from(self, random_state: Any) -> np.random.RandomState:
+        """Return the generator of a query: its own seed, or the estimator's."""
+        if random_state is None:
+            random_state = self.random_state
+        return check_random_state(random_state)
+
+
+@contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Take back every attribute that a failing fit has set or replaced."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        # scikit-learn takes its own callback attributes away after this.
+        for name in set(vars(estimator)) - set(before):
+            if "callback" not in name:
+                delattr(estimator, name)
+        for name, value in before.items():
+            setattr(estimator, name, value)
+        raise
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Weighted location and scale of each column.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_columns,)
+        A column without spread has scale 1.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray, weights: np.ndarray) -> "Standardizer":
+        """Measure columns; rows of weight w count w times."""
+        share = weights / weights.sum()
+        # Scaled by the largest value, so that no square overflows.
+        size = np.abs(values).max(axis=0)
+        size[size == 0.0] = 1.0
+        values = values / size
+        mean = share @ values
+        scale = np.sqrt(share @ np.square(values - mean))
+        constant = scale <= 10 * np.finfo(np.float64).eps
+        return cls(mean * size, np.where(constant, 1.0, scale * size))
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Return standardised values."""
+        return (values - self.mean) / self.scale
+
+
+def marginal_start(
+    values: np.ndarray, weights: np.ndarray, n_components: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Describe standardised targets by components of equal weight.
+
+    The rows are ordered along their first principal axis and cut into groups of
+    equal weight; a row on a cut counts partly in each. Group k has the mean
+
+    .. math:: K \int_{(k-1)/K}^{k/K} y(p) \, dp
+
+    where y(p) runs through the ordered rows, so that a row of weight w and w equal
+    rows give the same start.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_outputs)
+        Standardised targets.
+    weights : ndarray of shape (n_samples,)
+        Their weights.
+    n_components : int
+        The number of groups.
+
+    Returns
+    -------
+    centers, spreads : ndarray of shape (n_components, n_outputs)
+        Means and standard deviations.
+    shares : ndarray of shape (n_components,)
+        Weights.
+    """
+    share = weights / weights.sum()
+    axis = np.ones(1)
+    if values.shape[1] > 1:
+        axis = np.linalg.eigh((values.T * share) @ values)[1][:, -1]
+        axis = axis * np.sign(axis[np.abs(axis).argmax()])
+    order = np.argsort(values @ axis, kind="stable")
+    values, share = values[order], share[order]
+    reached = np.concatenate([[0.0], np.cumsum(share)])
+    cuts = np.linspace(0.0, 1.0, n_components + 1)
+
+    def group_means(columns: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(columns) + 1, columns.shape[1]))
+        np.cumsum(columns * share[:, None], axis=0, out=total[1:])
+        at_cuts = [np.interp(cuts, reached, column) for column in total.T]
+        return n_components * np.diff(np.stack(at_cuts, axis=1), axis=0)
+
+    centers = group_means(values)
+    variances = group_means(np.square(values)) - np.square(centers)
+    spreads = np.sqrt(np.maximum(variances, _SMALLEST_START**2))
+    return centers, spreads, np.full(n_components, 1.0 / n_components)
+
+
+# A group of equal values must not start as a spike: it could not move.
+_SMALLEST_START = 0.1
+
+
+def resolve_device(device: str) -> str:
+    """Return the device if this machine has it.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device or cannot use it here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={device!r} cannot be used here ({reason}); 'cpu' always can."
+        ) from error
+    return device
+
+
+def warn_about(history: History, *, stacklevel: int = 3) -> None:
+    """Warn about a training that met numbers that are not finite."""
+    if history.gave_up:
+        message = (
+            "The loss kept being infinite or NaN; the last good state was kept. "
+            "Look for extreme values in X and y, or lower learning_rate_init."
+        )
+    elif history.n_recoveries:
+        message = (
+            f"The loss was infinite or NaN {history.n_recoveries} time(s); each "
+            "time the last good state was restored and the learning rate halved."
+        )
+    else:
+        return
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+
+
+class EpochReporter:
+    """What the training loop calls after each epoch, and a fit once at its end.
+
+    It prints if ``estimator.verbose`` and, on scikit-learn >= 1.9, serves the
+    callbacks set on the estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator being fitted.
+    max_iter : int
+        The number of epochs.
+    fitted_attributes : callable
+        Returns the attributes that make a copy of the estimator usable.
+    **data : dict
+        Keyword arguments X, y and metadata of the callbacks' hooks.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        max_iter: int,
+        fitted_attributes: Callable[[], dict[str, Any]],
+        **data: Any,
+    ) -> None:
+        self.estimator = estimator
+        self.max_iter = max_iter
+        self.data = dict(data, estimator=estimator)
+        self.fitted_attributes = fitted_attributes
+        # verbose=1: some twenty lines in all; 2: one per epoch.
+        self.every = 1 if estimator.verbose > 1 else max(1, max_iter // 20)
+        self.context = None
+        if hasattr(estimator, "_init_callback_context"):
+            self.context = estimator._init_callback_context(max_subtasks=max_iter)
+            self.context.call_on_fit_task_begin(**self.data)
+
+    def __call__(self, epoch: int, loss: float, held_out: float | None) -> bool:
+        """Report an epoch; a true answer asks the loop to stop."""
+        if self.estimator.verbose and epoch % self.every == 0:
+            tail = "" if held_out is None else f"  held-out {held_out:.4f}"
+            line = f"[{type(self.estimator).__name__}] epoch {epoch}/{self.max_iter}"
+            sys.stdout.write(f"{line}  loss {loss:.4f}{tail}\n")
+        if self.context is None:
+            return False
+        context = self.context.subcontext(task_name="epoch")
+        context.call_on_fit_task_begin(**self.data)
+        return bool(
+            context.call_on_fit_task_end(
+                reconstruction_attributes=self.fitted_attributes, **self.data
+            )
+        )
+
+    def finish(self) -> None:
+        """Tell the callbacks that the fit is over."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(
+                reconstruction_attributes=self.fitted_attributes, **self.data
+            )

@@ -1,0 +1,473 @@
+"""The predictive distribution a user holds: numpy in, numpy out, exact queries."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .bridge import generator_from, to_numpy, to_tensor
+from .families import MultivariateNormal, Normal
+from .mixture import Block, Mixture
+
+__all__ = ["PredictiveDistribution"]
+
+# Work arrays of about this many numbers stay in the processor's cache.
+_CHUNK_SIZE = 2**17
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictiveDistribution:
+    r"""A mixture for every row, in the units of the target.
+
+    .. math:: p(y \mid x_i) = \sum_{k=1}^K w_{ik} \, f_k(y \mid \theta_{ik})
+
+    This is what ``predict_distribution`` returns: an immutable sequence of
+    distributions. ``len(dist)`` is the number of rows, ``dist[i]`` the distribution
+    of one row and ``dist[a:b]`` or ``dist[mask]`` those of some.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Batch shape ``(n_samples,)``, float64, on the CPU.
+    univariate : bool
+        Whether the target was one-dimensional; then no array has an axis for the
+        outputs.
+    single : bool, default=False
+        Whether the only row stands for itself; then no array has an axis for rows.
+
+    See Also
+    --------
+    skmdn.MixtureDensityRegressor.predict_distribution : Makes such objects.
+
+    Notes
+    -----
+    *Points* have the shape of the target: one per row, ``(n_samples,)`` or
+    ``(n_samples, n_outputs)``; or several per row, ``(n_samples, n_draws)`` or
+    ``(n_samples, n_draws, n_outputs)``, as :meth:`sample` returns them, where a
+    leading axis of length 1 stands for all rows. A scalar (with several outputs a
+    single point ``(n_outputs,)``) is used for every row. The distribution of a
+    single row takes points in any arrangement.
+
+    With several outputs :meth:`log_prob`, :meth:`pdf`, :meth:`responsibilities`,
+    :meth:`mode`, :meth:`entropy`, :meth:`cov` and :meth:`sample` describe the joint
+    distribution; :meth:`cdf`, :meth:`sf`, :meth:`ppf`, :meth:`interval`,
+    :meth:`crps` and :meth:`pit` describe each output by itself.
+
+    Examples
+    --------
+    >>> from skmdn.distribution import PredictiveDistribution
+    >>> dist = PredictiveDistribution.from_params(
+    ...     weights=[[0.5, 0.5]], means=[[-2.0, 2.0]], stds=[[1.0, 1.0]])
+    >>> dist.mean(), dist.std().round(3)
+    (array([0.]), array([2.236]))
+    >>> dist.ppf([0.1, 0.9]).round(3)
+    array([[-2.842,  2.842]])
+    """
+
+    mixture: Mixture
+    univariate: bool
+    single: bool = False
+
+    @classmethod
+    def from_params(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        stds: ArrayLike | None = None,
+        covariances: ArrayLike | None = None,
+    ) -> "PredictiveDistribution":
+        """Make Gaussian mixtures from arrays.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_samples, n_components)
+            Rows sum to 1.
+        means : array-like of shape (n_samples, n_components[, n_outputs])
+            Without the last axis the target is one-dimensional.
+        stds : array-like, shaped like means, optional
+            Standard deviations of independent outputs.
+        covariances : array-like of shape \
+                (n_samples, n_components, n_outputs, n_outputs), optional
+            Instead of ``stds``.
+
+        Returns
+        -------
+        dist : PredictiveDistribution
+            The distributions.
+        """
+        if (stds is None) == (covariances is None):
+            raise ValueError("Give either stds or covariances.")
+        mean = to_tensor(means)
+        univariate = mean.ndim == 2
+        mean = mean.unsqueeze(-1) if univariate else mean
+        if covariances is not None:
+            factor = torch.linalg.inv(torch.linalg.cholesky(to_tensor(covariances)))
+            params = {"mean": mean, "precision_factor": factor}
+            block = Block(MultivariateNormal(), params, mean.shape[1])
+        else:
+            scale = to_tensor(stds).reshape(mean.shape)
+            block = Block(Normal(), {"mean": mean, "scale": scale}, mean.shape[1])
+        return cls(Mixture(to_tensor(weights).log(), [block]), univariate)
+
+    def __len__(self) -> int:
+        if self.single:
+            raise TypeError("The distribution of a single row has no length.")
+        return self.mixture.batch_shape[0]
+
+    def __getitem__(self, index: Any) -> "PredictiveDistribution":
+        """Return the distribution of a row, or those of a slice, list or mask."""
+        if self.single:
+            raise TypeError("The distribution of a single row cannot be indexed.")
+        rows = np.arange(len(self))[index]
+        if rows.ndim > 1:
+            raise IndexError("Only rows can be indexed; see marginal for outputs.")
+        chosen = self.mixture[to_tensor(np.atleast_1d(rows), dtype=torch.long)]
+        return PredictiveDistribution(chosen, self.univariate, rows.ndim == 0)
+
+    def __repr__(self) -> str:
+        size = "" if self.single else f"n_samples={len(self)}, "
+        return (
+            f"{type(self).__name__}({size}n_outputs={self.n_outputs}, "
+            f"n_components={self.n_components})"
+        )
+
+    # Parameters.
+
+    @property
+    def n_components(self) -> int:
+        """Number of components, those of all ensemble members together."""
+        return self.mixture.n_components
+
+    @property
+    def n_outputs(self) -> int:
+        """Dimension of the target."""
+        return self.mixture.n_outputs
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Mixture weights, ``(n_samples, n_components)``."""
+        return _frozen(self._rows(self.mixture.weights))
+
+    @property
+    def means(self) -> np.ndarray:
+        """Component means, ``(n_samples, n_components[, n_outputs])``."""
+        return _frozen(self._rows(self.mixture.component_means(), 1))
+
+    @property
+    def stds(self) -> np.ndarray:
+        """Component standard deviations, shaped like the means."""
+        return _frozen(self._rows(self.mixture.component_stds(), 1))
+
+    @property
+    def covariances(self) -> np.ndarray:
+        """Component covariances, ``(n_samples, n_components[, d, d])``, d outputs."""
+        return _frozen(self._rows(self.mixture.component_covariances(), 2))
+
+    # Moments.
+
+    def mean(self) -> np.ndarray:
+        """Return the mean, ``(n_samples[, n_outputs])``."""
+        return self._rows(self.mixture.mean(), 1)
+
+    def var(self) -> np.ndarray:
+        """Return the variance of every output, ``(n_samples[, n_outputs])``."""
+        return self._rows(self.mixture.variance(), 1)
+
+    def std(self) -> np.ndarray:
+        """Return the standard deviation of every output."""
+        return self._rows(self.mixture.variance().sqrt(), 1)
+
+    def cov(self) -> np.ndarray:
+        """Return the covariance, ``(n_samples[, n_outputs, n_outputs])``."""
+        return self._rows(self.mixture.covariance(), 2)
+
+    def mode(self) -> np.ndarray:
+        """Return the point of highest density, ``(n_samples[, n_outputs])``."""
+        cost = self.n_components**2 * self.n_outputs
+        return self._rows(self._by_rows(lambda part: part.mode(), cost), 1)
+
+    # Densities.
+
+    def log_prob(self, y: ArrayLike) -> np.ndarray:
+        """Return the log density at points, in nats; finite however far out.
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        log_prob : ndarray
+            One number per point.
+        """
+        return self._at_points(Mixture.log_prob, y, 0)
+
+    def pdf(self, y: ArrayLike) -> np.ndarray:
+        """Return the density at points; see :meth:`log_prob`."""
+        return np.exp(self.log_prob(y))
+
+    def responsibilities(self, y: ArrayLike) -> np.ndarray:
+        """Return p(component | y) with a last axis ``n_components``."""
+        return self._at_points(Mixture.responsibilities, y, 0)
+
+    # Distribution functions, each output by itself.
+
+    def cdf(self, y: ArrayLike) -> np.ndarray:
+        """Return P(Y <= y) at points, for every output."""
+        return self._at_points(Mixture.cdf, y, 1)
+
+    def sf(self, y: ArrayLike) -> np.ndarray:
+        """Return P(Y > y) at points, for every output, exact in the upper tail."""
+        return self._at_points(Mixture.sf, y, 1)
+
+    def pit(self, y: ArrayLike) -> np.ndarray:
+        """Return the probability integral transform: uniform if calibrated."""
+        return self.cdf(y)
+
+    def ppf(self, q: ArrayLike) -> np.ndarray:
+        """Return exact quantiles.
+
+        Parameters
+        ----------
+        q : float or array-like of shape (n_quantiles,)
+            Levels in (0, 1).
+
+        Returns
+        -------
+        quantiles : ndarray of shape (n_samples[, n_quantiles][, n_outputs])
+            The axis of levels is there if ``q`` has one.
+
+        Raises
+        ------
+        ValueError
+            If a level lies outside (0, 1).
+        """
+        levels = np.asarray(q, dtype=np.float64)
+        inside = (levels > 0.0) & (levels < 1.0)
+        if levels.ndim > 1 or not inside.all():
+            raise ValueError(
+                "quantiles must be a number or a list of numbers strictly between "
+                f"0 and 1, got {q!r}."
+            )
+        level = to_tensor(levels.reshape(-1))
+        cost = self.n_components * self.n_outputs * max(1, len(level))
+        quantiles = self._by_rows(lambda part: part.ppf(level), cost)
+        if levels.ndim == 0:
+            quantiles = quantiles[:, 0]
+        return self._rows(quantiles, 1)
+
+    def interval(self, coverage: float = 0.9) -> np.ndarray:
+        """Return the central interval of a coverage.
+
+        Parameters
+        ----------
+        coverage : float, default=0.9
+            Probability inside, in (0, 1); the rest is split evenly.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2[, n_outputs])
+            Lower and upper ends.
+        """
+        if not 0.0 < coverage < 1.0:
+            raise ValueError(
+                f"coverage must lie strictly between 0 and 1, got {coverage!r}."
+            )
+        return self.ppf([0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage])
+
+    def crps(self, y: ArrayLike) -> np.ndarray:
+        """Return the continuous ranked probability score, in the target's units.
+
+        Closed form; lower is better. One number per point and output.
+        """
+        return self._at_points(Mixture.crps, y, 1, self.n_components)
+
+    # The whole distribution.
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> np.ndarray:
+        """Draw from every row's distribution.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of draws per row.
+        random_state : int, RandomState instance or None, default=None
+            A seed gives the same draws every time, None fresh ones.
+
+        Returns
+        -------
+        draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
+            Row by row.
+        """
+        generator = generator_from(random_state)
+        draws = self._by_rows(
+            lambda part: part.sample(n_samples, generator), n_samples * self.n_outputs
+        )
+        return self._rows(draws, 1)
+
+    def entropy(
+        self,
+        n_samples: int = 10_000,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> np.ndarray:
+        """Return the differential entropy in nats, ``(n_samples,)``.
+
+        Exact quadrature for one output. With several it is the average of
+        ``-log_prob`` over ``n_samples`` draws (standard error: their standard
+        deviation over the root of their number), for which ``random_state`` is
+        the seed.
+        """
+        if self.n_outputs == 1:
+            nodes, weights = map(to_tensor, np.polynomial.legendre.leggauss(12))
+            cost = 17 * 12 * self.n_components**2
+            entropy = self._by_rows(lambda part: part.entropy(nodes, weights), cost)
+            return self._rows(entropy)
+        generator = generator_from(random_state)
+
+        def estimate(part: Mixture) -> Tensor:
+            draws = part.sample(n_samples, generator)
+            return -part.unsqueeze().log_prob(draws).mean(-1)
+
+        cost = n_samples * self.n_components * self.n_outputs
+        return self._rows(self._by_rows(estimate, cost))
+
+    def marginal(self, outputs: int | Sequence[int]) -> "PredictiveDistribution":
+        """Return the distribution of some outputs; of one if given as an integer.
+
+        Parameters
+        ----------
+        outputs : int or sequence of int
+            Which outputs, in the order wanted.
+
+        Returns
+        -------
+        dist : PredictiveDistribution
+            An integer gives a one-dimensional target.
+        """
+        chosen = self._outputs(outputs)
+        univariate = isinstance(outputs, int | np.integer)
+        return PredictiveDistribution(
+            self.mixture.marginal(chosen), univariate, self.single
+        )
+
+    def condition(
+        self, outputs: int | Sequence[int], values: ArrayLike
+    ) -> "PredictiveDistribution":
+        """Return the distribution of the other outputs once some are known.
+
+        Parameters
+        ----------
+        outputs : int or sequence of int
+            The outputs that are known.
+        values : array-like of shape (n_samples,) or (n_samples, len(outputs))
+            What they are, per row; a scalar or a single row stands for all.
+
+        Returns
+        -------
+        dist : PredictiveDistribution
+            Of the remaining outputs, with the weights updated.
+        """
+        chosen = self._outputs(outputs)
+        if len(chosen) == self.n_outputs:
+            raise ValueError("At least one output must stay unknown.")
+        n_rows = self.mixture.batch_shape[0]
+        known = np.asarray(values, dtype=np.float64)
+        if known.ndim < 2 and known.size in (1, n_rows) and len(chosen) == 1:
+            known = known.reshape(-1, 1)
+        known = np.broadcast_to(known, (n_rows, len(chosen)))
+        return PredictiveDistribution(
+            self.mixture.condition(chosen, _checked(known)), False, self.single
+        )
+
+    # Shapes.
+
+    def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
+        given = np.atleast_1d(outputs)
+        chosen = [int(o) + self.n_outputs * (o < 0) for o in given]
+        known = all(0 <= o < self.n_outputs for o in chosen)
+        if not chosen or not known or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"outputs={outputs!r} must name different outputs out of "
+                f"{self.n_outputs}."
+            )
+        return chosen
+
+    def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
+        """Return a result per row, without the axes that the target lacks."""
+        array = to_numpy(result)
+        if self.univariate:
+            array = array[(...,) + (0,) * output_axes]
+        return array[0] if self.single else array
+
+    def _by_rows(
+        self, query: Callable[..., Tensor], cost: int, *args: Tensor
+    ) -> Tensor:
+        """Query some rows at a time: ``cost`` numbers are at work for each."""
+        n_rows = self.mixture.batch_shape[0]
+        step = max(1, _CHUNK_SIZE // cost)
+        if n_rows <= step:
+            return query(self.mixture, *args)
+        parts = [slice(first, first + step) for first in range(0, n_rows, step)]
+        return torch.cat(
+            [query(self.mixture[part], *[a[part] for a in args]) for part in parts]
+        )
+
+    def _at_points(
+        self,
+        query: Callable[[Mixture, Tensor], Tensor],
+        y: ArrayLike,
+        output_axes: int,
+        cost_factor: int = 1,
+    ) -> np.ndarray:
+        """Query every point and give the answer the points' arrangement."""
+        points, shape = self._points(y)
+        cost = points[0].numel() * self.n_components * cost_factor
+        result = self._by_rows(
+            lambda part, some: query(part.unsqueeze(), some), max(1, cost), points
+        )
+        array = to_numpy(result)
+        if self.univariate:
+            array = array[(...,) + (0,) * output_axes]
+        return array.reshape(shape + array.shape[2:])[()]
+
+    def _points(self, y: ArrayLike) -> tuple[Tensor, tuple[int, ...]]:
+        """Return points ``(n_rows, n_points, n_outputs)`` and their arrangement."""
+        points = _checked(np.asarray(y, dtype=np.float64))
+        if self.univariate:
+            points = points.unsqueeze(-1)
+        n_rows = self.mixture.batch_shape[0]
+        shape = tuple(points.shape[:-1])
+        fits = points.ndim >= 1 and points.shape[-1] == self.n_outputs
+        if self.single and fits:
+            return points.reshape(1, -1, self.n_outputs), shape
+        if points.ndim == 1 and fits:
+            return points.expand(n_rows, 1, -1), (n_rows,)
+        if points.ndim == 2 and fits and len(points) in (1, n_rows):
+            return points.unsqueeze(1).expand(n_rows, -1, -1), (n_rows,)
+        if points.ndim == 3 and fits and len(points) in (1, n_rows):
+            return points.expand(n_rows, -1, -1), (n_rows, points.shape[1])
+        tail = "" if self.univariate else f", {self.n_outputs}"
+        raise ValueError(
+            f"y has shape {np.shape(y)}; expected ({n_rows}{tail}) for one point per "
+            f"row, or (1 or {n_rows}, n_points{tail}) for several."
+        )
+
+
+def _checked(values: np.ndarray) -> Tensor:
+    if np.isnan(values).any():
+        raise ValueError("y contains NaN; drop those points.")
+    return to_tensor(values)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array

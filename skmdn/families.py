@@ -1,0 +1,460 @@
+r"""Component families: the densities a mixture is made of.
+
+A :class:`Family` is mathematics without state. Its parameters travel beside it,
+in a dictionary of tensors whose shapes read ``batch + (n_components,) + event``;
+a component axis of length 1 means that all components share the parameter.
+Adding a family means adding one class here: nothing else in the package knows
+what a component is made of.
+
+Two kinds of methods make up the protocol. *Joint* ones take a point
+``y (..., 1, n_outputs)`` and describe the component as a whole; *marginal* ones
+work on every output by itself and keep the output axis.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Family", "MultivariateNormal", "Normal", "make_family"]
+
+Params = dict[str, Tensor]
+
+_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+_SQRT_2 = math.sqrt(2.0)
+
+
+def inverse_softplus(x: Tensor) -> Tensor:
+    """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
+    return x + torch.log(-torch.expm1(-x))
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """Base of the component families: the protocol and what all of them share.
+
+    Attributes
+    ----------
+    event_ranks : dict of str to int
+        The parameters' names, each with the number of its axes that follow the
+        component axis.
+    """
+
+    event_ranks: ClassVar[dict[str, int]]
+
+    # The network's side: unconstrained numbers become valid parameters.
+
+    @abstractmethod
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each unconstrained parameter a network has to make."""
+
+    @abstractmethod
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Map unconstrained tensors ``(..., *raw_shape)`` to valid parameters."""
+
+    @abstractmethod
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Return raw values of components at ``centers`` with ``spreads``.
+
+        Parameters
+        ----------
+        centers : Tensor of shape (n_components, n_outputs)
+        spreads : Tensor of shape (n_components, n_outputs)
+            Standard deviations.
+        min_scale : float
+            The floor that :meth:`from_raw` adds.
+        """
+
+    @abstractmethod
+    def scales(self, params: Params) -> Tensor:
+        """Return the positive numbers, per component, whose collapse a prior stops."""
+
+    # Joint queries.
+
+    @abstractmethod
+    def log_prob(self, params: Params, y: Tensor) -> Tensor:
+        """Return log f_k(y) in nats, shape ``(..., n_components)``."""
+
+    @abstractmethod
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Draw one value for every leading index of ``params`` (no component axis)."""
+
+    @abstractmethod
+    def covariance(self, params: Params) -> Tensor:
+        """Return ``(..., n_components, n_outputs, n_outputs)``."""
+
+    @abstractmethod
+    def precision(self, params: Params) -> Tensor:
+        """Return the inverse of :meth:`covariance`, computed without inverting it."""
+
+    @abstractmethod
+    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
+        """Return the parameters of ``scale * y + shift`` (one number per output)."""
+
+    @abstractmethod
+    def marginal(self, params: Params, outputs: list[int]) -> Params:
+        """Return the parameters of the chosen outputs."""
+
+    @abstractmethod
+    def condition(
+        self, params: Params, outputs: list[int], values: Tensor
+    ) -> tuple[Params, Tensor]:
+        """Fix ``outputs`` at ``values (..., 1, len(outputs))``.
+
+        Returns
+        -------
+        params : dict of Tensor
+            Parameters of the remaining outputs, in their order.
+        log_prob : Tensor of shape (..., n_components)
+            Log density of ``values`` under each component.
+        """
+
+    # Marginal queries: everything is (..., n_components, n_outputs).
+
+    @abstractmethod
+    def mean(self, params: Params) -> Tensor:
+        """Return the components' means."""
+
+    @abstractmethod
+    def std(self, params: Params) -> Tensor:
+        """Return the components' standard deviations."""
+
+    @abstractmethod
+    def cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return P(Y <= y) per component and output, accurate in the lower tail."""
+
+    @abstractmethod
+    def sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return P(Y > y) per component and output, accurate in the upper tail."""
+
+    @abstractmethod
+    def ppf(self, params: Params, q: Tensor) -> Tensor:
+        """Return the quantile of each component and output at levels ``q``."""
+
+
+class _Gaussian(Family):
+    """What the two Gaussian layouts share: all that follows from mean and std."""
+
+    def mean(self, params: Params) -> Tensor:
+        """Return the components' means."""
+        return params["mean"]
+
+    def cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the normal distribution function."""
+        return torch.special.ndtr((y - params["mean"]) / self.std(params))
+
+    def sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return one minus the distribution function, without the cancellation."""
+        return torch.special.ndtr((params["mean"] - y) / self.std(params))
+
+    def ppf(self, params: Params, q: Tensor) -> Tensor:
+        """Return mean + std * ndtri(q)."""
+        return params["mean"] + self.std(params) * torch.special.ndtri(q)
+
+
+@dataclass(frozen=True)
+class Normal(_Gaussian):
+    r"""Normal components whose outputs are independent of each other.
+
+    .. math:: f(y) = \prod_d \mathcal{N}(y_d \mid \mu_d, \sigma_d^2)
+
+    Parameters
+    ----------
+    covariance_type : {"diag", "spherical"}, default="diag"
+        One scale per output, or one scale for all outputs.
+    """
+
+    covariance_type: str = "diag"
+
+    event_ranks: ClassVar[dict[str, int]] = {"mean": 1, "scale": 1}
+
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """One mean per output; one scale per output, or a single one."""
+        n_scales = 1 if self.covariance_type == "spherical" else n_outputs
+        return {
+            "mean": (n_components, n_outputs),
+            "scale": (n_components, n_scales),
+        }
+
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Apply the links: identity, and softplus above a floor."""
+        scale = min_scale + torch.nn.functional.softplus(raw["scale"])
+        return {"mean": raw["mean"], "scale": scale}
+
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Invert the links at the given centres and spreads."""
+        if self.covariance_type == "spherical":
+            spreads = spreads.square().mean(-1, keepdim=True).sqrt()
+        above = (spreads - min_scale).clamp_min(0.1 * min_scale)
+        return {"mean": centers, "scale": inverse_softplus(above)}
+
+    def scales(self, params: Params) -> Tensor:
+        """Return the scales."""
+        return params["scale"]
+
+    def std(self, params: Params) -> Tensor:
+        """Return the scales, one per output."""
+        return params["scale"].expand_as(params["mean"])
+
+    def log_prob(self, params: Params, y: Tensor) -> Tensor:
+        """Return the sum of the outputs' normal log densities."""
+        scale = params["scale"]
+        z = (y - params["mean"]) / scale
+        n_outputs = params["mean"].shape[-1]
+        log_det = scale.log().sum(-1) * (n_outputs // scale.shape[-1])
+        return -0.5 * z.square().sum(-1) - log_det - n_outputs * _LOG_SQRT_2PI
+
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Return mean + scale * noise."""
+        noise = torch.empty_like(params["mean"]).normal_(generator=generator)
+        return noise.mul_(params["scale"]).add_(params["mean"])
+
+    def covariance(self, params: Params) -> Tensor:
+        """Return diagonal matrices."""
+        return torch.diag_embed(self.std(params).square())
+
+    def precision(self, params: Params) -> Tensor:
+        """Return diagonal matrices."""
+        return torch.diag_embed(self.std(params).square().reciprocal())
+
+    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
+        """Scale and shift each output; a spherical scale becomes one per output."""
+        return {
+            "mean": params["mean"] * scale + shift,
+            "scale": params["scale"] * scale.abs(),
+        }
+
+    def marginal(self, params: Params, outputs: list[int]) -> Params:
+        """Select: the outputs are independent given the component."""
+        return {
+            "mean": params["mean"][..., outputs],
+            "scale": self.std(params)[..., outputs],
+        }
+
+    def condition(
+        self, params: Params, outputs: list[int], values: Tensor
+    ) -> tuple[Params, Tensor]:
+        """Keep the other outputs as they are: only the weights learn from values."""
+        log_prob = self.log_prob(self.marginal(params, outputs), values)
+        return self.marginal(params, _others(params, outputs)), log_prob
+
+
+@dataclass(frozen=True)
+class MultivariateNormal(_Gaussian):
+    r"""Normal components with correlated outputs.
+
+    .. math::
+        f(y) = \mathcal{N}(y \mid \mu, (P^\top P)^{-1}),
+        \qquad P = \mathrm{diag}(1 / s) (I - A)
+
+    with A strictly lower triangular: row i of A regresses output i on the outputs
+    before it and :math:`s_i` is what is left over, so that a floor on s bounds the
+    density and the log determinant is :math:`-\sum_i \log s_i`.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied"}, default="full"
+        One matrix per component, or one for all of them.
+
+    References
+    ----------
+    .. [1] M. Pourahmadi, "Joint mean-covariance models with applications to
+       longitudinal data: unconstrained parameterisation", Biometrika 86(3), 1999,
+       equation (2).
+    """
+
+    covariance_type: str = "full"
+
+    event_ranks: ClassVar[dict[str, int]] = {"mean": 1, "precision_factor": 2}
+
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Means, residual scales and the strictly lower regression coefficients."""
+        n_matrices = 1 if self.covariance_type == "tied" else n_components
+        return {
+            "mean": (n_components, n_outputs),
+            "scale": (n_matrices, n_outputs),
+            "lower": (n_matrices, n_outputs * (n_outputs - 1) // 2),
+        }
+
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Assemble the factor of the precision from scales and coefficients."""
+        scale = min_scale + torch.nn.functional.softplus(raw["scale"])
+        n_outputs = scale.shape[-1]
+        row, column = torch.tril_indices(n_outputs, n_outputs, -1, device=scale.device)
+        unit = torch.eye(n_outputs, dtype=scale.dtype, device=scale.device)
+        unit = unit.repeat((*scale.shape[:-1], 1, 1))
+        unit[..., row, column] = -raw["lower"]
+        return {"mean": raw["mean"], "precision_factor": unit / scale.unsqueeze(-1)}
+
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Start without correlations; a shared matrix takes the average variance."""
+        n_components, n_outputs = centers.shape
+        if self.covariance_type == "tied":
+            spreads = spreads.square().mean(-2, keepdim=True).sqrt()
+        above = (spreads - min_scale).clamp_min(0.1 * min_scale)
+        shape = self.raw_shapes(n_components, n_outputs)["lower"]
+        return {
+            "mean": centers,
+            "scale": inverse_softplus(above),
+            "lower": centers.new_zeros(shape),
+        }
+
+    def scales(self, params: Params) -> Tensor:
+        """Return what is left of each output's scale after the outputs before it."""
+        return params["precision_factor"].diagonal(dim1=-2, dim2=-1).reciprocal()
+
+    def std(self, params: Params) -> Tensor:
+        """Return the root of the covariance's diagonal."""
+        factor = params["precision_factor"]
+        if factor.shape[-1] == 1:
+            std = factor[..., 0].reciprocal()
+        else:
+            std = _inverse(factor).square().sum(-1).sqrt()
+        return std.expand_as(params["mean"])
+
+    def log_prob(self, params: Params, y: Tensor) -> Tensor:
+        """Return the log density through the factor: no matrix is solved."""
+        factor = params["precision_factor"]
+        z = (factor @ (y - params["mean"]).unsqueeze(-1)).squeeze(-1)
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        n_outputs = z.shape[-1]
+        return -0.5 * z.square().sum(-1) + log_det - n_outputs * _LOG_SQRT_2PI
+
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Return mean + P^-1 noise."""
+        noise = torch.empty_like(params["mean"]).normal_(generator=generator)
+        return params["mean"] + _solve(params["precision_factor"], noise)
+
+    def covariance(self, params: Params) -> Tensor:
+        """Return P^-1 P^-T."""
+        root = _inverse(params["precision_factor"])
+        shape = params["mean"].shape + params["mean"].shape[-1:]
+        return (root @ root.mT).expand(shape)
+
+    def precision(self, params: Params) -> Tensor:
+        """Return P^T P."""
+        factor = params["precision_factor"]
+        shape = params["mean"].shape + params["mean"].shape[-1:]
+        return (factor.mT @ factor).expand(shape)
+
+    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
+        """Divide the factor's columns; a sign moves to the rows, which ignore it."""
+        scale = scale.expand_as(params["mean"][..., :1, :])
+        factor = params["precision_factor"] / scale.unsqueeze(-2)
+        return {
+            "mean": params["mean"] * scale + shift,
+            "precision_factor": factor * scale.sign().unsqueeze(-1),
+        }
+
+    def marginal(self, params: Params, outputs: list[int]) -> Params:
+        """Bring the outputs to the front, where the leading block is their factor."""
+        factor = _reorder(params["precision_factor"], outputs)
+        n = len(outputs)
+        return {
+            "mean": params["mean"][..., outputs],
+            "precision_factor": factor[..., :n, :n],
+        }
+
+    def condition(
+        self, params: Params, outputs: list[int], values: Tensor
+    ) -> tuple[Params, Tensor]:
+        r"""Condition by reading the rows of the reordered factor.
+
+        With the fixed outputs b first, :math:`z_a = P_{ab} (y_b - \mu_b) +
+        P_{aa} (y_a - \mu_a)`: the remaining outputs keep the factor
+        :math:`P_{aa}` and their mean moves by
+        :math:`-P_{aa}^{-1} P_{ab} (y_b - \mu_b)`.
+        """
+        rest = _others(params, outputs)
+        n = len(outputs)
+        factor = _reorder(params["precision_factor"], outputs + rest)
+        mean = params["mean"]
+        fixed = {
+            "mean": mean[..., outputs],
+            "precision_factor": factor[..., :n, :n],
+        }
+        pull = (factor[..., n:, :n] @ (values - fixed["mean"]).unsqueeze(-1)).squeeze(
+            -1
+        )
+        free = factor[..., n:, n:]
+        moved = mean[..., rest] - _solve(free, pull)
+        return {"mean": moved, "precision_factor": free}, self.log_prob(fixed, values)
+
+
+def _others(params: Params, outputs: list[int]) -> list[int]:
+    return [d for d in range(params["mean"].shape[-1]) if d not in outputs]
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+
+
+def _solve(lower: Tensor, vector: Tensor) -> Tensor:
+    if lower.shape[-1] == 1:
+        return vector / lower[..., 0]
+    batch = torch.broadcast_shapes(lower.shape[:-1], vector.shape)
+    lower = lower.expand(batch + lower.shape[-1:])
+    vector = vector.expand(batch).unsqueeze(-1)
+    return torch.linalg.solve_triangular(lower, vector, upper=False).squeeze(-1)
+
+
+def _reorder(factor: Tensor, order: list[int]) -> Tensor:
+    """Return the lower factor of the precision with its outputs in a new order.
+
+    Outputs left out of ``order`` are put last. The columns are permuted and the
+    result made triangular again by an orthogonal transform, so that the
+    covariance, whose condition number is the square, is never formed.
+    """
+    n_outputs = factor.shape[-1]
+    order = order + [d for d in range(n_outputs) if d not in order]
+    if order == list(range(n_outputs)):
+        return factor
+    permuted = factor[..., order]
+    triangle = torch.linalg.qr(permuted.flip(-1), mode="r").R.flip(-2, -1)
+    sign = triangle.diagonal(dim1=-2, dim2=-1).sign()
+    return triangle * sign.unsqueeze(-1)
+
+
+_FAMILIES = {"normal": (Normal, MultivariateNormal)}
+
+
+def make_family(family: "str | Family", covariance_type: str = "diag") -> Family:
+    """Return the family that a name stands for; an object is returned as it is.
+
+    Parameters
+    ----------
+    family : {"normal"} or Family
+        The name of a family, or a family.
+    covariance_type : {"full", "diag", "spherical", "tied"}, default="diag"
+        How the outputs vary together; an object brings its own.
+
+    Returns
+    -------
+    family : Family
+        The family.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    """
+    if isinstance(family, Family):
+        return family
+    if family not in _FAMILIES:
+        known = ", ".join(repr(name) for name in sorted(_FAMILIES))
+        raise ValueError(
+            f"family={family!r} is not known: use one of {known}, or a Family object."
+        )
+    independent, joint = _FAMILIES[family]
+    kind = independent if covariance_type in ("diag", "spherical") else joint
+    return kind(covariance_type)

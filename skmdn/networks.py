@@ -1,0 +1,220 @@
+r"""Networks that map features to mixtures, many members at once.
+
+Every parameter carries a leading *member* axis: an ensemble, or the restarts of a
+search, is one batched matrix product and a single network the case M = 1.
+
+.. math::
+    h_0 = \mathrm{block}(x), \quad
+    h_{l+1} = \phi(h_l W_l + b_l), \quad
+    (\text{logits}, \text{parameters}) = h_L W + b
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .families import Family
+from .mixture import Block, Mixture
+
+__all__ = ["ACTIVATIONS", "MLP", "MemberLinear", "MixtureHead", "MixtureNetwork"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "logistic": torch.sigmoid,
+    "relu": torch.relu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+
+# Small enough that the start is the marginal mixture, large enough that equal
+# components of a target with ties part.
+_HEAD_GAIN = 0.1
+
+
+class MemberLinear(nn.Module):
+    """An affine layer for every member: ``(members, rows, n_in)`` to ``n_out``.
+
+    Parameters
+    ----------
+    n_members, n_in, n_out : int
+        The layer's size.
+    gain : float, default=1.0
+        Weights start normal with standard deviation ``gain / sqrt(n_in)``, biases
+        at zero.
+    generator : torch.Generator, optional
+        The source of the weights.
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        n_in: int,
+        n_out: int,
+        *,
+        gain: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        std = gain / math.sqrt(max(n_in, 1))
+        weight = torch.empty(n_members, n_in, n_out, dtype=torch.float64)
+        self.weight = nn.Parameter(weight.normal_(0.0, std, generator=generator))
+        self.bias = nn.Parameter(weight.new_zeros(n_members, 1, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each member's layer to its own rows."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class MLP(nn.Module):
+    """The trunk: affine layers with an activation after each.
+
+    Parameters
+    ----------
+    n_members, n_in : int
+        The number of members and of inputs.
+    hidden_layer_sizes : sequence of int
+        The width of each layer; empty for a linear model.
+    activation : str
+        A key of :data:`ACTIVATIONS`.
+    generator : torch.Generator, optional
+        The source of the weights.
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        n_in: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [n_in, *hidden_layer_sizes]
+        self.layers = nn.ModuleList(
+            MemberLinear(n_members, a, b, gain=math.sqrt(2.0), generator=generator)
+            for a, b in itertools.pairwise(widths)
+        )
+        self.activation = activation
+        self.n_out = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last hidden layer."""
+        phi = ACTIVATIONS[self.activation]
+        for layer in self.layers:
+            x = phi(layer(x))
+        return x
+
+
+class MixtureHead(nn.Module):
+    """The last layer: hidden units to the parameters of a mixture.
+
+    Parameters
+    ----------
+    n_members, n_in, n_outputs : int
+        Its size.
+    parts : sequence of (Family, int)
+        The families with their numbers of components.
+    min_scale : float
+        The floor of every scale, in the units of the (standardised) target.
+    temperature : float, default=1.0
+        Divides the weight logits.
+    generator : torch.Generator, optional
+        The source of the weights.
+    """
+
+    def __init__(
+        self,
+        n_members: int,
+        n_in: int,
+        n_outputs: int,
+        parts: Sequence[tuple[Family, int]],
+        *,
+        min_scale: float,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.min_scale = min_scale
+        self.temperature = temperature
+        self.n_components = sum(count for _, count in parts)
+        self.shapes = [f.raw_shapes(count, n_outputs) for f, count in parts]
+        self.sizes = [self.n_components] + [
+            math.prod(shape) for shapes in self.shapes for shape in shapes.values()
+        ]
+        self.linear = MemberLinear(
+            n_members, n_in, sum(self.sizes), gain=_HEAD_GAIN, generator=generator
+        )
+
+    def forward(self, hidden: Tensor) -> Mixture:
+        """Return one mixture per member and row."""
+        chunks = iter(self.linear(hidden).split(self.sizes, -1))
+        logits = next(chunks)
+        blocks = []
+        for (family, count), shapes in zip(self.parts, self.shapes, strict=True):
+            raw = {name: next(chunks).unflatten(-1, s) for name, s in shapes.items()}
+            params = family.from_raw(raw, self.min_scale)
+            blocks.append(Block(family, params, count))
+        return Mixture.from_logits(logits, blocks, self.temperature)
+
+    @torch.no_grad()
+    def start(self, centers: Tensor, spreads: Tensor, shares: Tensor) -> None:
+        """Set the biases so that the untrained network is the marginal mixture.
+
+        Parameters
+        ----------
+        centers, spreads : Tensor of shape (n_components, n_outputs)
+            Component means and standard deviations of the target.
+        shares : Tensor of shape (n_components,)
+            Component weights.
+        """
+        biases = [shares.log() * self.temperature]
+        counts = [count for _, count in self.parts]
+        for (family, _), shapes, mean, std in zip(
+            self.parts,
+            self.shapes,
+            centers.split(counts),
+            spreads.split(counts),
+            strict=True,
+        ):
+            raw = family.start(mean, std, self.min_scale)
+            biases += [raw[name].flatten() for name in shapes]
+        self.linear.bias.copy_(torch.cat(biases).expand_as(self.linear.bias))
+
+
+class MixtureNetwork(nn.Module):
+    """Features to mixtures: an input block, a trunk and a head.
+
+    Parameters
+    ----------
+    block : nn.Module
+        What the trunk sees of the features: ``(members, rows, n_features)`` to
+        ``(members, rows, width)``.
+    trunk : nn.Module
+        To the hidden units.
+    head : MixtureHead
+        To the mixture.
+    """
+
+    def __init__(self, block: nn.Module, trunk: nn.Module, head: MixtureHead) -> None:
+        super().__init__()
+        self.block = block
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, x: Tensor) -> Mixture:
+        """Return mixtures with batch axes (members, rows).
+
+        Parameters
+        ----------
+        x : Tensor of shape (members, rows, n_features) or (rows, n_features)
+            Rows of each member, or the same rows for all of them.
+        """
+        if x.ndim == 2:
+            x = x.expand((self.head.linear.weight.shape[0], *x.shape))
+        mixture: Mixture = self.head(self.trunk(self.block(x)))
+        return mixture

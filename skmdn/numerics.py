@@ -1,0 +1,98 @@
+"""Numerical methods on tensors: a bracketing root search and panel quadrature."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["find_root", "panel_nodes"]
+
+_MAX_ITER = 128
+
+
+def find_root(
+    function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, xtol: Tensor
+) -> Tensor:
+    """Find the roots of many increasing functions at once, each in its bracket.
+
+    Chandrupatla's method [1]_: inverse quadratic steps where they can be trusted,
+    bisection elsewhere. A root outside its bracket (by rounding) is answered with
+    the nearer end.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor of points to the residuals, element by element.
+    low, high : Tensor of shape (...)
+        Ends of the brackets.
+    xtol : Tensor
+        Absolute tolerance on the root, broadcastable to the brackets. The
+        relative tolerance is the spacing of floating-point numbers.
+
+    Returns
+    -------
+    root : Tensor of shape (...)
+
+    References
+    ----------
+    .. [1] T. R. Chandrupatla, "A new hybrid quadratic/bisection algorithm for
+       finding the zero of a nonlinear function without using derivatives",
+       Advances in Engineering Software 28(3), 1997.
+    """
+    eps = torch.finfo(low.dtype).eps
+    a, b = low, high
+    fa, fb = function(a), function(b)
+    c, fc = a, fa
+    best = torch.where(fa.abs() <= fb.abs(), a, b)
+    done = (fa >= 0) | (fb <= 0)
+    best = torch.where(fa >= 0, a, torch.where(fb <= 0, b, best))
+    t = torch.full_like(low, 0.5)
+    for _ in range(_MAX_ITER):
+        if bool(done.all()):
+            break
+        x = torch.where(done, best, a + t * (b - a))
+        fx = function(x)
+        same = fx.sign() == fa.sign()
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = x, fx
+        nearer = fa.abs() < fb.abs()
+        candidate = torch.where(nearer, a, b)
+        best = torch.where(done, best, candidate)
+        limit = (2 * eps * candidate.abs() + xtol) / (b - a).abs()
+        done = done | (limit > 0.5) | (torch.where(nearer, fa, fb) == 0)
+        t = _next_step(a, b, c, fa, fb, fc).clamp(limit.clamp(max=0.5), None)
+        t = torch.minimum(t, 1.0 - limit)
+    return best
+
+
+def _next_step(
+    a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor
+) -> Tensor:
+    """Return the step from a towards b, as a share of the bracket."""
+    xi = (a - b) / (c - b)
+    phi = (fa - fb) / (fc - fb)
+    smooth = (phi.square() < xi) & ((1.0 - phi).square() < 1.0 - xi)
+    step = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (
+        fc - fb
+    )
+    return torch.where(smooth & step.isfinite(), step, 0.5)
+
+
+def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Place a quadrature rule of [-1, 1] on every panel between sorted edges.
+
+    Parameters
+    ----------
+    edges : Tensor of shape (..., n_edges)
+        Ascending; panels of width 0 are harmless.
+    nodes, weights : Tensor of shape (n_nodes,)
+        The rule.
+
+    Returns
+    -------
+    points, point_weights : Tensor of shape (..., (n_edges - 1) * n_nodes)
+    """
+    half = 0.5 * edges.diff(dim=-1).unsqueeze(-1)
+    middle = edges[..., :-1].unsqueeze(-1) + half
+    return (middle + half * nodes).flatten(-2), (half * weights).flatten(-2)

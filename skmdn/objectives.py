@@ -1,0 +1,108 @@
+r"""What the loop minimises: the penalised negative log-likelihood of a mixture.
+
+.. math::
+    L = -\frac{1}{\sum_i v_i} \Bigl[ \sum_i v_i \log p(y_i \mid x_i)
+    + \frac{1}{\sum_i v_i} \sum_i v_i \sum_k \log \pi(\sigma_k^2(x_i)) \Bigr]
+
+with row weights v and an inverse-gamma prior on the variances, averaged over the
+rows and counted once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .mixture import Mixture
+
+__all__ = ["MixtureObjective", "ScalePrior"]
+
+
+@dataclass(frozen=True)
+class ScalePrior:
+    r"""Inverse-gamma prior on the components' variances, up to a constant.
+
+    .. math:: \log \pi(\sigma^2) = -(a + 1) \log \sigma^2 - b / \sigma^2
+
+    Parameters
+    ----------
+    shape, scale : float
+        The numbers a and b, in standardised units.
+    """
+
+    shape: float
+    scale: float
+
+    def log_prob(self, mixture: Mixture) -> Tensor:
+        """Return the log density summed over components, one per mixture."""
+        total = torch.zeros_like(mixture.log_weights[..., 0])
+        for block in mixture.blocks:
+            scales = block.family.scales(block.params)
+            log_scale = 2.0 * (self.shape + 1.0) * scales.log()
+            total = total - (log_scale + self.scale / scales.square()).sum((-2, -1))
+        return total
+
+
+class MixtureObjective:
+    """Losses of a network that maps features to mixtures, member by member.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Maps ``(n_members, n_rows, n_features)`` to a :class:`Mixture`.
+    x, y : Tensor of shape (n_samples, n_features) and (n_samples, n_outputs)
+        Standardised data.
+    weights : Tensor of shape (n_samples,)
+        Positive row weights.
+    prior : ScalePrior
+        Keeps the likelihood bounded.
+    log_scale : float
+        Added to every loss: the log volume of the target's units.
+    x_noise, y_noise : float
+        Standard deviation of fresh noise in every batch.
+    generator : torch.Generator
+        Its source.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor,
+        *,
+        prior: ScalePrior,
+        log_scale: float,
+        x_noise: float,
+        y_noise: float,
+        generator: torch.Generator,
+    ) -> None:
+        self.network = network
+        self.x, self.y = x, y
+        self.total_weight = weights.sum()
+        self.weights = weights / weights.mean()
+        self.prior = prior
+        self.log_scale = log_scale
+        self.x_noise, self.y_noise = x_noise, y_noise
+        self.generator = generator
+
+    def training_loss(self, rows: Tensor) -> Tensor:
+        """Return the loss of each member on its rows ``(n_members, n_batch)``."""
+        x = self._noisy(self.x[rows], self.x_noise)
+        y = self._noisy(self.y[rows], self.y_noise)
+        mixture = self.network(x)
+        log_prior = self.prior.log_prob(mixture) / self.total_weight
+        gain = self.weights[rows] * (mixture.log_prob(y) + log_prior)
+        return self.log_scale - gain.mean(1)
+
+    def held_out_loss(self, rows: Tensor) -> Tensor:
+        """Return the negative log-likelihood of each member on its rows."""
+        log_prob = self.network(self.x[rows]).log_prob(self.y[rows])
+        weights = self.weights[rows]
+        return self.log_scale - (weights * log_prob).sum(1) / weights.sum(1)
+
+    def _noisy(self, values: Tensor, size: float) -> Tensor:
+        if size == 0.0:
+            return values
+        noise = torch.empty_like(values).normal_(0.0, size, generator=self.generator)
+        return values + noise

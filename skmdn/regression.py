@@ -1,0 +1,668 @@
+"""Mixture density networks as a scikit-learn regressor."""
+
+import copy
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+from torch import nn
+
+from ._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
+from .base import (
+    EpochReporter,
+    Standardizer,
+    TorchEstimator,
+    marginal_start,
+    resolve_device,
+    unchanged_on_error,
+    warn_about,
+)
+from .bridge import generator_from, to_tensor
+from .distribution import PredictiveDistribution
+from .families import Family, make_family
+from .mixture import Mixture
+from .networks import ACTIVATIONS, MLP, MixtureHead, MixtureNetwork
+from .objectives import MixtureObjective, ScalePrior
+from .training import History, Settings, minimise
+
+__all__ = ["MixtureDensityRegressor"]
+
+# min_scale="auto": a share of the target's standard deviation.
+_MIN_SCALE = 1e-3
+
+# Rows that go through the network together at prediction.
+_CHUNK_ROWS = 2**14
+
+# early_stopping="auto": fewer rows cannot spare any for validation.
+_MIN_ROWS_EARLY_STOPPING = 100
+
+# Shape and scale of the inverse-gamma prior on standardised variances. It is
+# counted once, not per row, and keeps the likelihood of small samples bounded.
+_PRIOR_SHAPE, _PRIOR_SCALE = 1.0, 0.1
+
+
+class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
+    r"""Mixture density network: the whole predictive distribution p(y | x).
+
+    .. math:: p(y \mid x) = \frac1M \sum_{m=1}^M \sum_{k=1}^K
+        w_{mk}(x) \, \mathcal{N}(y \mid \mu_{mk}(x), \Sigma_{mk}(x))
+
+    An ensemble of M networks maps x to the parameters of a Gaussian mixture [1]_
+    and is trained by maximum likelihood, all members in one batched pass. Features
+    and targets are standardised inside; every number you see is in your units.
+
+    Parameters
+    ----------
+    n_components : int, default=5
+        Number of components K of each network.
+    family : {"normal"} or Family, default="normal"
+        What a component is: a name, or an object of :mod:`skmdn.families`.
+    covariance_type : {"diag", "full", "spherical", "tied"}, default="diag"
+        How several outputs vary together within a component: independently, with
+        a covariance matrix of its own, independently with one scale, or with one
+        matrix shared by all components (which still depends on x).
+    hidden_layer_sizes : tuple of int, default=(64, 64)
+        Width of each hidden layer; ``()`` makes the parameters linear in x.
+    activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
+        Activation of the hidden layers.
+    n_estimators : int, default=5
+        Number of networks M. Each starts differently, holds out other rows and
+        shuffles by itself.
+    temperature : float, default=1.0
+        Divides the logits of the mixture weights.
+    min_scale : float or "auto", default="auto"
+        Smallest standard deviation of a component, as a share of the target's.
+        "auto" is 0.001.
+    x_noise : float, default=0.0
+        Standard deviation of the noise added to standardised features, drawn
+        afresh for every batch.
+    y_noise : float, default=0.0
+        The same for standardised targets. It is a floor on the predicted spread.
+    weight_decay : float, default=0.01
+        Decoupled weight decay; biases are spared.
+    learning_rate_init : float, default=0.005
+        Largest step of AdamW. The rate rises over the first tenth of training and
+        then falls to 0 along a cosine.
+    batch_size : int or "auto", default="auto"
+        Rows per step. "auto" takes 64 below 2 000 training rows, 128 below
+        20 000 and 256 from there on, and never more than there are.
+    max_iter : int, default=200
+        Number of passes over the training rows.
+    early_stopping : bool or "auto", default="auto"
+        Whether each network holds out rows, keeps its state with the best
+        held-out likelihood and stops when that no longer improves. "auto" does
+        so from 100 rows on.
+    validation_fraction : float, default=0.1
+        Share of the rows that each network holds out.
+    n_iter_no_change : int, default=50
+        Passes without a better held-out likelihood after which a network stops.
+    tol : float, default=0.0
+        What counts as better, in nats.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the last fit, with the same scaling.
+    device : str, default="cpu"
+        Where torch computes, for instance "cuda". Pickles always hold CPU tensors.
+    random_state : int, RandomState instance or None, default=None
+        Determines initial weights, held-out rows, shuffles and noise; and the
+        draws of :meth:`sample` unless it is given its own.
+    verbose : int, default=0
+        1 prints some twenty lines during training, 2 one per pass.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if they are all strings.
+    n_outputs_ : int
+        Number of outputs.
+    n_iter_ : int
+        Number of passes made.
+    loss_curve_ : list of float
+        Training loss after each pass, averaged over the networks: nats per row in
+        the units of y, with the prior's share.
+    validation_loss_curve_ : list of float or None
+        Held-out negative log-likelihood after each pass; None without early
+        stopping.
+    best_validation_loss_ : float or None
+        Best held-out negative log-likelihood, averaged over the networks.
+    module_ : MixtureNetwork
+        The networks; they take standardised features and return standardised
+        mixtures.
+
+    See Also
+    --------
+    sklearn.neural_network.MLPRegressor : Predicts the mean only.
+    sklearn.mixture.GaussianMixture : The unconditional mixture.
+
+    Notes
+    -----
+    Scales carry a weak inverse-gamma prior, counted once for the whole sample, so
+    that the likelihood stays bounded. Rows of weight 0 are dropped. A row of weight
+    2 equals the row repeated as long as training is full-batch without held-out
+    rows (below 64 rows with the defaults); with batches it does so in expectation.
+    A constant target or feature is only centred: its scale counts as 1.
+
+    More components than rows are allowed; the superfluous ones overlap.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Mixture density networks", Technical report
+       NCRG/94/004, Aston University, 1994, equation (23).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn import MixtureDensityRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, size=(300, 1))
+    >>> y = np.sign(rng.normal(size=300)) * (1 + X[:, 0]) + rng.normal(0, 0.1, 300)
+    >>> model = MixtureDensityRegressor(random_state=0, max_iter=50).fit(X, y)
+    >>> model.predict_quantiles([[0.5]], [0.25, 0.75]).round(0)
+    array([[-2.,  2.]])
+    >>> dist = model.predict_distribution([[0.5]])
+    >>> dist.weights.shape, dist.means.shape, dist.stds.shape
+    ((1, 25), (1, 25), (1, 25))
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
+        "family": [StrOptions({"normal"}), Family],
+        "covariance_type": [StrOptions({"full", "diag", "spherical", "tied"})],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
+        "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
+        "min_scale": [
+            StrOptions({"auto"}),
+            Interval(numbers.Real, 0, None, closed="neither"),
+        ],
+        "x_noise": [Interval(numbers.Real, 0, None, closed="left")],
+        "y_noise": [Interval(numbers.Real, 0, None, closed="left")],
+        "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
+        "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(numbers.Integral, 1, None, closed="left"),
+        ],
+        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
+        "tol": [Interval(numbers.Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components=5,
+        *,
+        family="normal",
+        covariance_type="diag",
+        hidden_layer_sizes=(64, 64),
+        activation="silu",
+        n_estimators=5,
+        temperature=1.0,
+        min_scale="auto",
+        x_noise=0.0,
+        y_noise=0.0,
+        weight_decay=0.01,
+        learning_rate_init=0.005,
+        batch_size="auto",
+        max_iter=200,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=50,
+        tol=0.0,
+        warm_start=False,
+        device="cpu",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.family = family
+        self.covariance_type = covariance_type
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.n_estimators = n_estimators
+        self.temperature = temperature
+        self.min_scale = min_scale
+        self.x_noise = x_noise
+        self.y_noise = y_noise
+        self.weight_decay = weight_decay
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # The score is a log-likelihood: no fixed number is a good one.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the networks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets; predictions take the same form.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights; a row of weight 0 is as good as absent.
+
+        Returns
+        -------
+        self : MixtureDensityRegressor
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data or a parameter cannot be used; the estimator is then what
+            it was before.
+        """
+        with unchanged_on_error(self):
+            rows = self._checked_rows(X, y, sample_weight, reset=not self._goes_on())
+            generator = self._prepare(rows, keep=self._goes_on())
+            history = self._train(rows, generator, self._settings(len(rows.y)))
+            self.loss_curve_ = history.loss
+            self.validation_loss_curve_ = history.held_out or None
+            self.best_validation_loss_ = None
+            if history.best is not None:
+                self.best_validation_loss_ = float(history.best.mean())
+            self.n_iter_ = len(history.loss)
+            self._optimizer_state = None
+        warn_about(history)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Make one pass over a batch of rows.
+
+        The first call fixes the scaling and the start of the components; it should
+        see rows that resemble all of the data. The rate stays at
+        ``learning_rate_init`` and no rows are held out. After :meth:`fit`, its
+        networks are trained further.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        self : MixtureDensityRegressor
+            The estimator.
+        """
+        goes_on = hasattr(self, "module_")
+        with unchanged_on_error(self):
+            rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
+            generator = self._prepare(rows, keep=goes_on)
+            settings = self._settings(len(rows.y), one_pass=True)
+            history = self._train(
+                rows, generator, settings, getattr(self, "_optimizer_state", None)
+            )
+            self.loss_curve_ = [*getattr(self, "loss_curve_", []), *history.loss]
+            self.validation_loss_curve_ = None
+            self.best_validation_loss_ = None
+            self.n_iter_ = len(self.loss_curve_)
+            self._optimizer_state = history.optimizer_state
+        warn_about(history)
+        return self
+
+    # Queries.
+
+    def predict(self, X, return_std=False):
+        """Return the conditional mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        return_std : bool, default=False
+            Whether to return the conditional standard deviation as well.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the form of the y of fit.
+        std : ndarray, shaped like mean
+            Only if ``return_std``.
+        """
+        if return_std:
+            return (
+                self._query(X, PredictiveDistribution.mean),
+                self._query(X, PredictiveDistribution.std),
+            )
+        return self._query(X, PredictiveDistribution.mean)
+
+    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Return exact conditional quantiles, which never cross.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
+            Levels in (0, 1).
+
+        Returns
+        -------
+        quantiles : ndarray of shape (n_samples, n_quantiles[, n_outputs])
+            With several outputs, of each by itself.
+        """
+        levels = np.atleast_1d(quantiles)
+        return self._query(X, lambda dist: dist.ppf(levels))
+
+    def predict_interval(self, X, coverage=0.9):
+        """Return the central prediction interval.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        coverage : float, default=0.9
+            Probability inside.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2[, n_outputs])
+            Lower and upper ends.
+        """
+        return self._query(X, lambda dist: dist.interval(coverage))
+
+    def predict_distribution(self, X):
+        """Return the whole conditional distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        dist : PredictiveDistribution
+            Its ``weights``, ``means`` and ``stds`` are the mixture's parameters in
+            the units of y; the components of the networks stand side by side.
+        """
+        X = self._checked_X(X)
+        return PredictiveDistribution(self._mixture(X), self._univariate)
+
+    def log_prob(self, X, y):
+        """Return the log density of each target, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples,)
+            Log densities in the units of y.
+        """
+        X = self._checked_X(X)
+        y = self._checked_y(y)
+        check_consistent_length(X, y)
+        parts = [
+            PredictiveDistribution(self._mixture(X[rows]), False).log_prob(y[rows])
+            for rows in _chunks(len(X))
+        ]
+        return np.concatenate(parts)
+
+    def sample(self, X, n_samples=1, random_state=None):
+        """Draw targets from the conditional distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        n_samples : int, default=1
+            Number of draws per row.
+        random_state : int, RandomState instance or None, default=None
+            The seed of the draws; None uses the estimator's ``random_state``.
+
+        Returns
+        -------
+        draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
+            Row by row.
+        """
+        rng = self._draws_from(random_state)
+        return self._query(X, lambda dist: dist.sample(n_samples, rng))
+
+    def score(self, X, y, sample_weight=None):
+        """Return the mean log-likelihood in nats per row; higher is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        score : float
+            For the coefficient of determination use ``scoring="r2"``.
+        """
+        return float(np.average(self.log_prob(X, y), weights=sample_weight))
+
+    # Below the public surface.
+
+    def _goes_on(self):
+        """Tell whether fit continues an earlier one."""
+        return self.warm_start and hasattr(self, "module_")
+
+    def _checked_rows(self, X, y, sample_weight, *, reset):
+        """Return the rows that count, or raise before anything is changed."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            reset=reset,
+            dtype=np.float64,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2,
+        )
+        y = y.astype(np.float64)
+        weights = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("sample_weight is zero for all rows: nothing to learn.")
+        if reset:
+            self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+            self._univariate = y.ndim == 1
+        else:
+            y = self._checked_y(y)
+        counts = weights > 0.0
+        return _Rows(X[counts], y.reshape(len(y), -1)[counts], weights[counts])
+
+    def _checked_X(self, X):
+        check_is_fitted(self, "module_")
+        return validate_data(self, X, reset=False, dtype=np.float64)
+
+    def _checked_y(self, y):
+        """Return targets as ``(n_samples, n_outputs)``."""
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        columns = y.reshape(len(y), -1)
+        if y.ndim > 2 or columns.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has shape {y.shape}, but the estimator was fitted with "
+                f"{self.n_outputs_} output(s)."
+            )
+        return columns
+
+    def _prepare(self, rows, *, keep):
+        """Make scalers and networks, unless those of an earlier fit are kept."""
+        device = resolve_device(self.device)
+        generator = generator_from(check_random_state(self.random_state), device)
+        if keep:
+            self.module_ = copy.deepcopy(self.module_).to(device)
+            self.module_.requires_grad_(True)
+            return generator
+        self._x_scaler = Standardizer.fit(rows.X, rows.weights)
+        self._y_scaler = Standardizer.fit(rows.y, rows.weights)
+        # Initial weights are drawn on the CPU: the same for every device.
+        source = generator_from(check_random_state(self.random_state))
+        self.module_ = self._network(rows, source).to(device)
+        return generator
+
+    def _network(self, rows, generator):
+        """Build the networks at the marginal mixture of y."""
+        sizes = tuple(np.atleast_1d(self.hidden_layer_sizes).astype(int).tolist())
+        if any(size < 1 for size in sizes):
+            raise ValueError(
+                "hidden_layer_sizes must hold positive integers, got "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        n_features, n_outputs = rows.X.shape[1], rows.y.shape[1]
+        family = make_family(self.family, self.covariance_type)
+        trunk = MLP(
+            self.n_estimators, n_features, sizes, self.activation, generator=generator
+        )
+        head = MixtureHead(
+            self.n_estimators,
+            trunk.n_out,
+            n_outputs,
+            [(family, self.n_components)],
+            min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
+            temperature=self.temperature,
+            generator=generator,
+        )
+        start = marginal_start(
+            self._y_scaler.transform(rows.y), rows.weights, self.n_components
+        )
+        head.start(*map(to_tensor, start))
+        # The first module is the seat of what the trunk sees of the features.
+        return MixtureNetwork(nn.Identity(), trunk, head)
+
+    def _settings(self, n_rows, *, one_pass=False):
+        """Turn the parameters into the loop's settings."""
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = 64 if n_rows < 2_000 else 128 if n_rows < 20_000 else 256
+        return Settings(
+            max_iter=1 if one_pass else self.max_iter,
+            batch_size=min(batch_size, n_rows),
+            learning_rate=self.learning_rate_init,
+            weight_decay=self.weight_decay,
+            warm_up=0.0 if one_pass else 0.1,
+            decay=not one_pass,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            hold_out=0.0 if one_pass else self._held_out_share(n_rows),
+        )
+
+    def _held_out_share(self, n_rows):
+        stops = self.early_stopping
+        if stops == "auto":
+            stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
+        return self.validation_fraction if stops else 0.0
+
+    def _train(
+        self, rows: "_Rows", generator, settings: Settings, optimizer_state=None
+    ) -> History:
+        """Run the loop and leave ``module_`` trained and frozen."""
+        device = generator.device
+        objective = MixtureObjective(
+            self.module_,
+            to_tensor(self._x_scaler.transform(rows.X), device=device),
+            to_tensor(self._y_scaler.transform(rows.y), device=device),
+            to_tensor(rows.weights, device=device),
+            prior=ScalePrior(_PRIOR_SHAPE, _PRIOR_SCALE),
+            log_scale=float(np.log(self._y_scaler.scale).sum()),
+            x_noise=self.x_noise,
+            y_noise=self.y_noise,
+            generator=generator,
+        )
+        metadata = {"sample_weight": rows.weights}
+        reporter = EpochReporter(
+            self, settings.max_iter, self._state, X=rows.X, y=rows.y, metadata=metadata
+        )
+        history = minimise(
+            self.module_.named_parameters(),
+            objective.training_loss,
+            objective.held_out_loss,
+            len(rows.y),
+            settings,
+            generator,
+            optimizer_state=optimizer_state,
+            on_epoch=reporter,
+        )
+        self.module_.requires_grad_(False)
+        reporter.finish()
+        return history
+
+    def _state(self):
+        """Return a copy of what a prediction needs, in the middle of training."""
+        module = copy.deepcopy(self.module_).requires_grad_(False)
+        return {"module_": module}
+
+    def _mixture(self, X: np.ndarray) -> Mixture:
+        """Return the ensemble's mixture in the units of y, one per row."""
+        device = next(self.module_.parameters()).device
+        x = to_tensor(self._x_scaler.transform(X), device=device)
+        with torch.no_grad():
+            mixture = self.module_(x).merge().map(lambda t: t.cpu().double())
+        return mixture.affine(
+            to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
+        )
+
+    def _query(
+        self, X: ArrayLike, query: Callable[[PredictiveDistribution], np.ndarray]
+    ) -> np.ndarray:
+        """Query the distribution of some rows at a time: memory stays bounded."""
+        X = self._checked_X(X)
+        parts = [
+            query(PredictiveDistribution(self._mixture(X[rows]), self._univariate))
+            for rows in _chunks(len(X))
+        ]
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Training rows as arrays: X and y two-dimensional, weights positive."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+
+
+def _chunks(n_rows: int) -> list[slice]:
+    return [slice(a, a + _CHUNK_ROWS) for a in range(0, n_rows, _CHUNK_ROWS)]

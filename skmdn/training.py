@@ -1,0 +1,358 @@
+"""The one optimisation loop: members side by side, each with its own early stop.
+
+The loop knows parameters with a leading member axis and a function that returns
+one loss per member; what is being fitted is not its concern. All parameters live
+in one matrix ``(n_members, n_parameters)``, so that the optimiser, the clipping of
+a member's gradient and the copy of its best state are single operations.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["History", "Settings", "minimise"]
+
+Loss = Callable[[Tensor], Tensor]
+OnEpoch = Callable[[int, float, float | None], bool]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to optimise.
+
+    Parameters
+    ----------
+    max_iter : int
+        Number of epochs.
+    batch_size : int
+        Rows per step and member; a batch is never much smaller.
+    learning_rate : float
+        The largest step of AdamW.
+    weight_decay : float, default=0.0
+        Decoupled decay of the parameters whose name ends in "weight".
+    warm_up : float, default=0.1
+        Share of the steps over which the rate rises linearly from 0.
+    decay : bool, default=True
+        Whether the rate then falls to 0 along a cosine; otherwise it stays.
+    n_iter_no_change : int, default=10
+        Epochs without a better held-out loss after which a member has stopped.
+    tol : float, default=0.0
+        What counts as better, in nats.
+    hold_out : float, default=0.0
+        Share of the rows that each member holds out; with 0 there is no early
+        stopping and the last state counts.
+    max_norm : float, default=5.0
+        A member's gradient is shortened to this length.
+    max_recoveries : int, default=8
+        Restarts from the last good state before the loop gives up.
+    """
+
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    warm_up: float = 0.1
+    decay: bool = True
+    n_iter_no_change: int = 10
+    tol: float = 0.0
+    hold_out: float = 0.0
+    max_norm: float = 5.0
+    max_recoveries: int = 8
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        Training loss, averaged over the epoch's steps and the members.
+    held_out : list of float
+        Held-out loss, averaged over the members; empty without held-out rows.
+    best : Tensor of shape (n_members,) or None
+        Each member's best held-out loss.
+    n_recoveries : int
+        How often a state with numbers that are not finite was thrown away.
+    gave_up : bool
+        True if that happened too often, or left nothing to choose from.
+    optimizer_state : dict of str to Tensor
+        What a later call needs to go on where this one ended.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    best: Tensor | None = None
+    n_recoveries: int = 0
+    gave_up: bool = False
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _FlatParameters:
+    """Parameters and gradients of all members as two matrices.
+
+    The module's parameters become views of ``values`` while the loop runs.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        self.named = list(named)
+        first = self.named[0][1]
+        n_members = first.shape[0]
+        sizes = [parameter[0].numel() for _, parameter in self.named]
+        self.values = first.new_empty((n_members, sum(sizes)))
+        self.gradients = torch.zeros_like(self.values)
+        self.decayed = first.new_zeros(sum(sizes))
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        for (name, parameter), size, end in zip(self.named, sizes, ends, strict=True):
+            span = slice(end - size, end)
+            self.values[:, span] = parameter.detach().flatten(1)
+            parameter.data = self.values[:, span].view(parameter.shape)
+            self.decayed[span] = float(name.endswith("weight"))
+
+    def differentiate(self, losses: Tensor) -> None:
+        """Fill ``gradients``: each member's loss by its own parameters."""
+        parts = torch.autograd.grad(losses.sum(), [p for _, p in self.named])
+        torch.cat([part.flatten(1) for part in parts], 1, out=self.gradients)
+
+    def release(self) -> None:
+        """Give the parameters memory of their own again."""
+        for _, parameter in self.named:
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+class _Optimizer:
+    """Fused AdamW on the matrix, with warm-up, cosine decay and clipping."""
+
+    def __init__(
+        self,
+        flat: _FlatParameters,
+        settings: Settings,
+        n_steps: int,
+        state: dict[str, Tensor] | None,
+    ) -> None:
+        self.flat = flat
+        self.settings = settings
+        self.n_steps = n_steps
+        self.n_done = 0
+        self.factor = 1.0
+        self.parameter = torch.nn.Parameter(flat.values)
+        self.parameter.grad = flat.gradients
+        self.adam = torch.optim.AdamW(
+            [self.parameter], betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        if state:
+            self.adam.state[self.parameter] = {
+                name: value.clone() for name, value in state.items()
+            }
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        done = (self.n_done + 1) / self.n_steps
+        peak = self.settings.learning_rate * self.factor
+        warm_up = self.settings.warm_up
+        if done < warm_up:
+            return peak * done / warm_up
+        if not self.settings.decay:
+            return peak
+        done = (done - warm_up) / (1.0 - warm_up)
+        return peak * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+    def step(self) -> None:
+        """Clip each member's gradient, decay the weights and move."""
+        gradients = self.flat.gradients
+        norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients.mul_((self.settings.max_norm / norm).clamp_max_(1.0))
+        rate = self.rate()
+        if self.settings.weight_decay:
+            shrink = -rate * self.settings.weight_decay
+            self.flat.values.addcmul_(self.flat.values, self.flat.decayed, value=shrink)
+        self.adam.param_groups[0]["lr"] = rate
+        self.adam.step()
+        self.n_done += 1
+
+    def recover(self, members: Tensor) -> None:
+        """Forget the momentum of these members and halve the step of all."""
+        self.factor *= 0.5
+        for value in self.state().values():
+            if value.ndim == 2:
+                value[members] = 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's tensors."""
+        return dict(self.adam.state[self.parameter])
+
+
+class _BestStates:
+    """Each member's best parameters so far, and how long ago they were found."""
+
+    def __init__(self, flat: _FlatParameters, settings: Settings) -> None:
+        self.values = flat.values.clone()
+        self.tol = settings.tol
+        self.patience = settings.n_iter_no_change
+        n_members = flat.values.shape[0]
+        self.loss = flat.values.new_full((n_members,), math.inf)
+        self.reference = self.loss.clone()
+        self.waited = torch.zeros(n_members, dtype=torch.long, device=self.loss.device)
+
+    def update(self, flat: _FlatParameters, held_out: Tensor) -> None:
+        """Keep the members that improved, unless their patience has run out."""
+        running = self.waited < self.patience
+        better = (held_out < self.loss) & running
+        self.values = torch.where(better.unsqueeze(1), flat.values, self.values)
+        self.loss = torch.where(better, held_out, self.loss)
+        clearly = (held_out < self.reference - self.tol) & running
+        self.reference = torch.where(clearly, held_out, self.reference)
+        self.waited = torch.where(clearly, 0, self.waited + running.long())
+
+    def all_stopped(self) -> bool:
+        """Tell whether no member is running any more."""
+        return bool((self.waited >= self.patience).all())
+
+
+def _n_steps(rows: Tensor, settings: Settings) -> int:
+    """Return the number of steps in an epoch."""
+    return max(1, round(rows.shape[1] / settings.batch_size))
+
+
+def _batches(
+    rows: Tensor, settings: Settings, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield an epoch's batches: a shuffle per member, cut into equal parts.
+
+    The few rows that do not fill the last batch sit out this epoch's shuffle.
+    """
+    n_members, n_rows = rows.shape
+    n_steps = _n_steps(rows, settings)
+    if n_steps == 1:
+        yield rows
+        return
+    order = torch.rand(
+        (n_members, n_rows), generator=generator, device=rows.device
+    ).argsort(1)
+    shuffled = rows.gather(1, order)
+    size = n_rows // n_steps
+    for step in range(n_steps):
+        yield shuffled[:, step * size : (step + 1) * size]
+
+
+def _split(
+    n_members: int, n_rows: int, hold_out: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return each member's training and held-out rows."""
+    if hold_out == 0.0:
+        rows = torch.arange(n_rows, device=generator.device).expand(n_members, n_rows)
+        return rows, rows[:, :0]
+    n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1)
+    order = torch.rand(
+        (n_members, n_rows), generator=generator, device=generator.device
+    ).argsort(1)
+    return order[:, n_held_out:], order[:, :n_held_out]
+
+
+def minimise(
+    named_parameters: Iterable[tuple[str, Tensor]],
+    training_loss: Loss,
+    held_out_loss: Loss,
+    n_rows: int,
+    settings: Settings,
+    generator: torch.Generator,
+    *,
+    optimizer_state: dict[str, Tensor] | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> History:
+    """Minimise every member's loss, in place.
+
+    Parameters
+    ----------
+    named_parameters : iterable of (str, Tensor)
+        Leaf tensors ``(n_members, ...)``.
+    training_loss, held_out_loss : callable
+        Map row indices ``(n_members, n_batch)`` to losses ``(n_members,)``. The
+        first is differentiated; the second judges a state.
+    n_rows : int
+        The number of rows.
+    settings : Settings
+        How to optimise.
+    generator : torch.Generator
+        The source of held-out rows and shuffles.
+    optimizer_state : dict of str to Tensor, optional
+        From the history of an earlier call.
+    on_epoch : callable, optional
+        Called with the epoch's number (from 1), loss and held-out loss after
+        every epoch; a true value stops the loop.
+
+    Returns
+    -------
+    history : History
+        What happened.
+    """
+    flat = _FlatParameters(named_parameters)
+    rows, held_out_rows = _split(len(flat.values), n_rows, settings.hold_out, generator)
+    n_steps = _n_steps(rows, settings) * settings.max_iter
+    optimizer = _Optimizer(flat, settings, n_steps, optimizer_state)
+    history = History()
+    best = _BestStates(flat, settings) if settings.hold_out else None
+    good = flat.values.clone()
+    try:
+        for epoch in range(1, settings.max_iter + 1):
+            losses = _run_epoch(
+                flat, optimizer, training_loss, rows, settings, generator
+            )
+            held_out = None
+            if best is not None:
+                with torch.no_grad():
+                    held_out = held_out_loss(held_out_rows)
+                best.update(flat, held_out)
+                history.held_out.append(_mean(held_out))
+            history.loss.append(_mean(losses))
+            lost = ~(flat.values.isfinite().all(1) & losses.isfinite())
+            if bool(lost.any()):
+                flat.values[lost] = good[lost]
+                optimizer.recover(lost)
+                history.n_recoveries += 1
+                if history.n_recoveries > settings.max_recoveries:
+                    history.gave_up = True
+                    break
+            good.copy_(flat.values)
+            shown = history.held_out[-1] if best is not None else None
+            if on_epoch is not None and on_epoch(epoch, history.loss[-1], shown):
+                break
+            if best is not None and best.all_stopped():
+                break
+        if best is not None:
+            flat.values.copy_(best.values)
+            history.best = best.loss
+            history.gave_up |= not bool(best.loss.isfinite().all())
+    finally:
+        history.optimizer_state = optimizer.state()
+        flat.release()
+    return history
+
+
+def _run_epoch(
+    flat: _FlatParameters,
+    optimizer: _Optimizer,
+    loss: Loss,
+    rows: Tensor,
+    settings: Settings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Take an epoch's steps and return the members' average losses."""
+    total = flat.values.new_zeros(flat.values.shape[0])
+    n_batches = 0
+    for batch in _batches(rows, settings, generator):
+        losses = loss(batch)
+        flat.differentiate(losses)
+        optimizer.step()
+        total += losses.detach()
+        n_batches += 1
+    return total / n_batches
+
+
+def _mean(losses: Tensor) -> float:
+    """Average the members whose loss is a number; infinite if none is."""
+    finite = losses[losses.isfinite()]
+    return float(finite.mean()) if len(finite) else math.inf
