@@ -139,7 +139,9 @@ def marginal_start(
     axis = np.ones(1)
     if values.shape[1] > 1:
         axis = np.linalg.eigh((values.T * share) @ values)[1][:, -1]
-        axis = axis * np.sign(axis[np.abs(axis).argmax()])
+        # Two standardised outputs have the axis (1, -1) or (1, 1): a sign rule by
+        # the largest entry would be decided by rounding.
+        axis = axis * np.sign(axis @ (1.0 / np.arange(1, len(axis) + 1)))
     order = np.argsort(values @ axis, kind="stable")
     values, share = values[order], share[order]
     reached = np.concatenate([[0.0], np.cumsum(share)])
@@ -153,12 +155,15 @@ def marginal_start(
 
     centers = group_means(values)
     variances = group_means(np.square(values)) - np.square(centers)
-    spreads = np.sqrt(np.maximum(variances, _SMALLEST_START**2))
-    return centers, spreads, np.full(n_components, 1.0 / n_components)
+    # Groups are narrow slices. Smoothing by a kernel of width h, shrunk so that the
+    # mixture keeps its variance, lets components begin wide enough to move.
+    keep = 1.0 - _START_WIDTH**2
+    spreads = np.sqrt(np.maximum(variances, 0.0) * keep + _START_WIDTH**2)
+    return centers * np.sqrt(keep), spreads, np.full(n_components, 1 / n_components)
 
 
-# A group of equal values must not start as a spike: it could not move.
-_SMALLEST_START = 0.1
+# Kernel width of the start, in standard deviations of the target.
+_START_WIDTH = 0.5
 
 
 def resolve_device(device: str) -> str:

@@ -45,11 +45,13 @@ _MIN_SCALE = 1e-3
 _CHUNK_ROWS = 2**14
 
 # early_stopping="auto": fewer rows cannot spare any for validation.
-_MIN_ROWS_EARLY_STOPPING = 100
+_MIN_ROWS_EARLY_STOPPING = 50
 
-# Shape and scale of the inverse-gamma prior on standardised variances. It is
-# counted once, not per row, and keeps the likelihood of small samples bounded.
-_PRIOR_SHAPE, _PRIOR_SCALE = 1.0, 0.1
+# Inverse-gamma prior on standardised variances, counted once, not per row. Its
+# scale is the first number plus the second over the number of rows: a few rows can
+# be interpolated and say nothing about the spread.
+_PRIOR_SHAPE = 1.0
+_PRIOR_SCALE = (0.2, 30.0)
 
 
 class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
@@ -91,7 +93,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         The same for standardised targets. It is a floor on the predicted spread.
     weight_decay : float, default=0.01
         Decoupled weight decay; biases are spared.
-    learning_rate_init : float, default=0.005
+    learning_rate_init : float, default=0.01
         Largest step of AdamW. The rate rises over the first tenth of training and
         then falls to 0 along a cosine.
     batch_size : int or "auto", default="auto"
@@ -102,10 +104,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
-        so from 100 rows on.
+        so from 50 rows on.
     validation_fraction : float, default=0.1
         Share of the rows that each network holds out.
-    n_iter_no_change : int, default=50
+    n_iter_no_change : int, default=40
         Passes without a better held-out likelihood after which a network stops.
     tol : float, default=0.0
         What counts as better, in nats.
@@ -151,7 +153,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     Scales carry a weak inverse-gamma prior, counted once for the whole sample, so
     that the likelihood stays bounded. Rows of weight 0 are dropped. A row of weight
     2 equals the row repeated as long as training is full-batch without held-out
-    rows (below 64 rows with the defaults); with batches it does so in expectation.
+    rows (below 50 rows with the defaults); with batches it does so in expectation.
     A constant target or feature is only centred: its scale counts as 1.
 
     More components than rows are allowed; the superfluous ones overlap.
@@ -221,12 +223,12 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         x_noise=0.0,
         y_noise=0.0,
         weight_decay=0.01,
-        learning_rate_init=0.005,
+        learning_rate_init=0.01,
         batch_size="auto",
         max_iter=200,
         early_stopping="auto",
         validation_fraction=0.1,
-        n_iter_no_change=50,
+        n_iter_no_change=40,
         tol=0.0,
         warm_start=False,
         device="cpu",
@@ -604,7 +606,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             to_tensor(self._x_scaler.transform(rows.X), device=device),
             to_tensor(self._y_scaler.transform(rows.y), device=device),
             to_tensor(rows.weights, device=device),
-            prior=ScalePrior(_PRIOR_SHAPE, _PRIOR_SCALE),
+            prior=_scale_prior(rows.weights.sum()),
             log_scale=float(np.log(self._y_scaler.scale).sum()),
             x_noise=self.x_noise,
             y_noise=self.y_noise,
@@ -662,6 +664,11 @@ class _Rows:
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray
+
+
+def _scale_prior(n_rows: float) -> ScalePrior:
+    always, for_few_rows = _PRIOR_SCALE
+    return ScalePrior(_PRIOR_SHAPE, always + for_few_rows / n_rows)
 
 
 def _chunks(n_rows: int) -> list[slice]:

@@ -1,0 +1,395 @@
+"""Pictures, as scikit-learn's Display objects: computed once, drawn where you like."""
+
+import numpy as np
+from scipy import stats
+
+from ._sklearn import check_matplotlib_support
+from .metrics import predict_distribution
+
+__all__ = ["PredictiveCalibrationDisplay", "PredictiveDensityDisplay"]
+
+_BANDS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+
+
+class PredictiveDensityDisplay:
+    """Predictive density, or quantile bands, over one feature.
+
+    Make one with :meth:`from_estimator`. All other features are held at their
+    median (numbers) or most frequent value (categories).
+
+    Parameters
+    ----------
+    feature_values : ndarray of shape (n_grid,)
+        Where the distribution was evaluated.
+    target_values : ndarray of shape (n_target_grid,)
+        The grid of the target, for densities.
+    density : ndarray of shape (n_grid, n_target_grid)
+        The density.
+    levels : tuple of float
+        Levels of the quantiles, symmetric around one half.
+    quantiles : ndarray of shape (n_grid, n_levels)
+        The quantiles.
+    observations : tuple of ndarray or None
+        The feature and the target of the data.
+    feature_name, target_name : str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    See Also
+    --------
+    PredictiveCalibrationDisplay : Whether the spread can be believed.
+
+    Examples
+    --------
+    >>> from skmdn import MixtureDensityRegressor
+    >>> from skmdn.datasets import make_branches
+    >>> from skmdn.plotting import PredictiveDensityDisplay
+    >>> X, y = make_branches(300, random_state=0)
+    >>> model = MixtureDensityRegressor(2, max_iter=50, random_state=0).fit(X, y)
+    >>> display = PredictiveDensityDisplay.from_estimator(model, X, y)
+    >>> display.density.shape
+    (200, 300)
+    """
+
+    def __init__(
+        self,
+        *,
+        feature_values,
+        target_values,
+        density,
+        levels,
+        quantiles,
+        observations=None,
+        feature_name="x",
+        target_name="y",
+    ):
+        self.feature_values = feature_values
+        self.target_values = target_values
+        self.density = density
+        self.levels = levels
+        self.quantiles = quantiles
+        self.observations = observations
+        self.feature_name = feature_name
+        self.target_name = target_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        feature=0,
+        output=0,
+        kind="density",
+        levels=_BANDS,
+        target_name=None,
+        ax=None,
+    ):
+        """Evaluate a fitted estimator along a feature and draw.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted estimator, pipeline or search that predicts distributions.
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Gives the feature's range and the other features' typical values.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Observations to draw on top.
+        feature : int or str, default=0
+            The numeric feature along the horizontal axis.
+        output : int, default=0
+            The output shown, if there are several.
+        kind : {"density", "quantiles"}, default="density"
+            What to draw.
+        levels : sequence of float, default=(0.025, 0.1, 0.25, 0.5, ...)
+            Levels of the quantiles.
+        target_name : str, default=None
+            Label of the vertical axis; the name of y if it has one.
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        display : PredictiveDensityDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        grid, feature_values, observed, feature_name = _slice(X, feature)
+        dist = predict_distribution(estimator, grid)
+        if not dist.univariate:
+            dist = dist.marginal(output)
+        ends = dist.ppf([0.001, 0.999])
+        low, high = ends[:, 0].min(), ends[:, 1].max()
+        target_name = target_name or str(getattr(y, "name", None) or "y")
+        if y is not None:
+            y = np.asarray(y, dtype=float)
+            y = y[:, output] if y.ndim == 2 else y
+            low, high = min(low, y.min()), max(high, y.max())
+        target_values = np.linspace(low, high, 300)
+        levels = tuple(levels)
+        display = cls(
+            feature_values=feature_values,
+            target_values=target_values,
+            density=dist.pdf(target_values[None]),
+            levels=levels,
+            quantiles=dist.ppf(levels),
+            observations=None if y is None else (observed, y),
+            feature_name=feature_name,
+            target_name=target_name,
+        )
+        return display.plot(ax, kind=kind)
+
+    def plot(self, ax=None, *, kind="density"):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+        kind : {"density", "quantiles"}, default="density"
+            The density as shades, or nested central intervals around the median.
+
+        Returns
+        -------
+        display : PredictiveDensityDisplay
+            The display.
+        """
+        ax = _axes(self, ax)
+        if kind == "density":
+            # Shades by the root: a faint second mode stays visible beside a peak.
+            shade = np.sqrt(self.density / self.density.max(axis=1, keepdims=True))
+            ax.pcolormesh(
+                self.feature_values,
+                self.target_values,
+                shade.T,
+                cmap="Blues",
+                vmin=0.0,
+                vmax=1.15,
+                shading="gouraud",
+                rasterized=True,
+            )
+        elif kind == "quantiles":
+            self._plot_bands(ax)
+        else:
+            raise ValueError(f'kind must be "density" or "quantiles", got {kind!r}.')
+        if self.observations is not None:
+            n_points = len(self.observations[0])
+            ax.scatter(
+                *self.observations,
+                s=10 if n_points < 1000 else 3,
+                color="black",
+                alpha=float(np.clip(150 / n_points, 0.1, 0.6)),
+                linewidths=0,
+                label="observed",
+            )
+        ax.set_xlabel(self.feature_name)
+        ax.set_ylabel(self.target_name)
+        ax.set_xlim(self.feature_values[0], self.feature_values[-1])
+        return self
+
+    def _plot_bands(self, ax):
+        order = np.argsort(self.levels)
+        levels = np.asarray(self.levels)[order]
+        quantiles = self.quantiles[:, order]
+        n_bands = len(levels) // 2
+        for i in range(n_bands):
+            share = levels[-1 - i] - levels[i]
+            ax.fill_between(
+                self.feature_values,
+                quantiles[:, i],
+                quantiles[:, -1 - i],
+                color="tab:blue",
+                alpha=0.15 + 0.45 * (i + 1) / n_bands / 2,
+                linewidth=0,
+                label=f"{share:.0%} interval",
+            )
+        if len(levels) % 2:
+            middle = quantiles[:, n_bands]
+            ax.plot(self.feature_values, middle, color="navy", label="median")
+        ax.legend(fontsize="small", frameon=False)
+
+
+class PredictiveCalibrationDisplay:
+    """Histogram of the probability integral transform, and coverage of intervals.
+
+    A calibrated model has a flat histogram, and its central intervals cover what
+    they promise: the curve lies on the diagonal. The grey bands hold 95 % of what
+    a calibrated model would show on as many rows, bin by bin and level by level.
+
+    Parameters
+    ----------
+    pit : ndarray of shape (n_samples,)
+        F(y) for each row.
+    n_bins : int, default=20
+        Number of bins of the histogram.
+
+    Attributes
+    ----------
+    axes_ : ndarray of two matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    See Also
+    --------
+    PredictiveDensityDisplay : The distribution itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn.plotting import PredictiveCalibrationDisplay
+    >>> display = PredictiveCalibrationDisplay(np.linspace(0.01, 0.99, 99))
+    >>> nominal, observed = display.coverage_curve()
+    >>> bool(np.abs(nominal - observed).max() < 0.02)
+    True
+    """
+
+    def __init__(self, pit, *, n_bins=20):
+        self.pit = pit
+        self.n_bins = n_bins
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, n_bins=20, axes=None):
+        """Compute and draw for a fitted estimator and held-out data.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted estimator, pipeline or search that predicts distributions.
+        X : array-like of shape (n_samples, n_features)
+            Features of rows that were not trained on.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their targets; several outputs are pooled.
+        n_bins : int, default=20
+            Number of bins of the histogram.
+        axes : sequence of two matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        display : PredictiveCalibrationDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        dist = predict_distribution(estimator, X)
+        return cls.from_predictions(dist, y, n_bins=n_bins, axes=axes)
+
+    @classmethod
+    def from_predictions(cls, dist, y, *, n_bins=20, axes=None):
+        """Compute and draw for predictive distributions.
+
+        Parameters
+        ----------
+        dist : PredictiveDistribution
+            The predictions.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            What was observed.
+        n_bins : int, default=20
+            Number of bins of the histogram.
+        axes : sequence of two matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        display : PredictiveCalibrationDisplay
+            The display, drawn.
+        """
+        pit = np.ravel(dist.pit(np.asarray(y, dtype=float)))
+        return cls(pit, n_bins=n_bins).plot(axes)
+
+    def coverage_curve(self):
+        """Return nominal and observed coverage of the central intervals.
+
+        Returns
+        -------
+        nominal, observed : ndarray of shape (n_levels,)
+            Levels and the share of rows inside.
+        """
+        nominal = np.linspace(0.0, 1.0, 101)
+        needed = np.sort(2.0 * np.abs(self.pit - 0.5))
+        return nominal, np.searchsorted(needed, nominal, side="right") / len(needed)
+
+    def plot(self, axes=None):
+        """Draw both panels.
+
+        Parameters
+        ----------
+        axes : sequence of two matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        display : PredictiveCalibrationDisplay
+            The display.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        if axes is None:
+            _, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+        histogram, curve = axes
+        self.axes_ = np.asarray(axes)
+        self.figure_ = histogram.figure
+        n = len(self.pit)
+        low, high = stats.binom.interval(0.95, n, 1.0 / self.n_bins)
+        scale = self.n_bins / n
+        band = {"color": "0.85", "linewidth": 0}
+        histogram.axhspan(low * scale, high * scale, **band)
+        edges = np.linspace(0.0, 1.0, self.n_bins + 1)
+        bars = {"facecolor": (0.12, 0.47, 0.71, 0.45), "edgecolor": "C0"}
+        histogram.hist(self.pit, edges, density=True, **bars)
+        histogram.axhline(1.0, color="black", linewidth=0.8)
+        histogram.set(xlabel="PIT  F(y)", ylabel="density", xlim=(0, 1))
+        nominal, observed = self.coverage_curve()
+        low, high = stats.binom.interval(0.95, n, nominal)
+        curve.fill_between(nominal, low / n, high / n, **band)
+        curve.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        curve.plot(nominal, observed, color="C0")
+        curve.set(
+            xlabel="nominal coverage",
+            ylabel="observed coverage",
+            xlim=(0, 1),
+            ylim=(0, 1),
+        )
+        return self
+
+
+def _axes(display, ax):
+    """Return the axes to draw in and note them on the display."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    display.ax_ = ax
+    display.figure_ = ax.figure
+    return ax
+
+
+def _slice(X, feature, n_grid=200):
+    """Return rows along a feature, its values there and in X, and its name."""
+    if hasattr(X, "iloc"):
+        name = X.columns[feature] if isinstance(feature, int) else feature
+        typical = {}
+        for column in X.columns:
+            numeric = X[column].dtype.kind in "iuf"
+            summary = X[column].median() if numeric else X[column].mode().iloc[0]
+            typical[column] = summary
+        observed = X[name].to_numpy(dtype=float)
+        values = np.linspace(np.nanmin(observed), np.nanmax(observed), n_grid)
+        grid = X.iloc[np.zeros(n_grid, dtype=int)].reset_index(drop=True)
+        grid = grid.assign(**{str(k): v for k, v in typical.items()})
+        return grid.assign(**{str(name): values}), values, observed, str(name)
+    X = np.asarray(X, dtype=float)
+    observed = X[:, feature]
+    values = np.linspace(np.nanmin(observed), np.nanmax(observed), n_grid)
+    grid = np.repeat(np.nanmedian(X, axis=0)[None], n_grid, axis=0)
+    grid[:, feature] = values
+    return grid, values, observed, f"feature {feature}" if X.shape[1] > 1 else "x"
