@@ -307,7 +307,14 @@ class PredictiveDistribution:
         -------
         draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
             Row by row.
+
+        Raises
+        ------
+        ValueError
+            If ``n_samples`` is smaller than 1.
         """
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
         generator = generator_from(random_state)
         draws = self._by_rows(
             lambda part: part.sample(n_samples, generator), n_samples * self.n_outputs

@@ -402,10 +402,8 @@ def _inverse(lower: Tensor) -> Tensor:
 def _solve(lower: Tensor, vector: Tensor) -> Tensor:
     if lower.shape[-1] == 1:
         return vector / lower[..., 0]
-    batch = torch.broadcast_shapes(lower.shape[:-1], vector.shape)
-    lower = lower.expand(batch + lower.shape[-1:])
-    vector = vector.expand(batch).unsqueeze(-1)
-    return torch.linalg.solve_triangular(lower, vector, upper=False).squeeze(-1)
+    column = vector.unsqueeze(-1)
+    return torch.linalg.solve_triangular(lower, column, upper=False).squeeze(-1)
 
 
 def _reorder(factor: Tensor, order: list[int]) -> Tensor:

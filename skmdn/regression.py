@@ -546,8 +546,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
 
     def _network(self, rows, generator):
         """Build the networks at the marginal mixture of y."""
-        sizes = tuple(np.atleast_1d(self.hidden_layer_sizes).astype(int).tolist())
-        if any(size < 1 for size in sizes):
+        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(
                 "hidden_layer_sizes must hold positive integers, got "
                 f"{self.hidden_layer_sizes!r}."

@@ -124,7 +124,12 @@ class _FlatParameters:
 
 
 class _Optimizer:
-    """Fused AdamW on the matrix, with warm-up, cosine decay and clipping."""
+    """AdamW on the matrix, with warm-up, cosine decay and clipping.
+
+    The kernel behind ``torch.optim.AdamW(fused=True)`` is called directly: making
+    an object of ``torch.optim`` imports a compiler, which takes a second and
+    changes the warning filters of the process.
+    """
 
     def __init__(
         self,
@@ -138,15 +143,14 @@ class _Optimizer:
         self.n_steps = n_steps
         self.n_done = 0
         self.factor = 1.0
-        self.parameter = torch.nn.Parameter(flat.values)
-        self.parameter.grad = flat.gradients
-        self.adam = torch.optim.AdamW(
-            [self.parameter], betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
-        if state:
-            self.adam.state[self.parameter] = {
-                name: value.clone() for name, value in state.items()
-            }
+        values = flat.values
+        self.state = {
+            "mean": torch.zeros_like(values),
+            "square": torch.zeros_like(values),
+            "count": torch.zeros((), dtype=torch.float32, device=values.device),
+        }
+        for name, value in (state or {}).items():
+            self.state[name].copy_(value)
 
     def rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -162,27 +166,68 @@ class _Optimizer:
 
     def step(self) -> None:
         """Clip each member's gradient, decay the weights and move."""
-        gradients = self.flat.gradients
+        values, gradients = self.flat.values, self.flat.gradients
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.settings.max_norm / norm).clamp_max_(1.0))
         rate = self.rate()
         if self.settings.weight_decay:
             shrink = -rate * self.settings.weight_decay
-            self.flat.values.addcmul_(self.flat.values, self.flat.decayed, value=shrink)
-        self.adam.param_groups[0]["lr"] = rate
-        self.adam.step()
+            values.addcmul_(values, self.flat.decayed, value=shrink)
+        self.state["count"] += 1
+        adam_step(values, gradients, self.state, rate)
         self.n_done += 1
 
     def recover(self, members: Tensor) -> None:
         """Forget the momentum of these members and halve the step of all."""
         self.factor *= 0.5
-        for value in self.state().values():
-            if value.ndim == 2:
-                value[members] = 0.0
+        for name in ("mean", "square"):
+            self.state[name][members] = 0.0
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the optimiser's tensors."""
-        return dict(self.adam.state[self.parameter])
+
+def plain_adam_step(
+    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
+) -> None:
+    """Move ``values`` by a step of Adam [1]_ in public in-place operations.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization",
+       International Conference on Learning Representations, 2015, algorithm 1.
+    """
+    beta1, beta2 = _BETAS
+    count = float(state["count"])
+    state["mean"].lerp_(gradients, 1.0 - beta1)
+    state["square"].mul_(beta2).addcmul_(gradients, gradients, value=1.0 - beta2)
+    root = (state["square"] / (1.0 - beta2**count)).sqrt_().add_(_EPS)
+    values.addcdiv_(state["mean"], root, value=-rate / (1.0 - beta1**count))
+
+
+def fused_adam_step(
+    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
+) -> None:
+    """Do the same in one kernel."""
+    torch._fused_adamw_(
+        [values],
+        [gradients],
+        [state["mean"]],
+        [state["square"]],
+        [],
+        [state["count"]],
+        lr=rate,
+        beta1=_BETAS[0],
+        beta2=_BETAS[1],
+        weight_decay=0.0,
+        eps=_EPS,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+_BETAS = (0.9, 0.99)
+_EPS = 1e-8
+
+# The fused kernel has a private name, so it may go.
+adam_step = fused_adam_step if hasattr(torch, "_fused_adamw_") else plain_adam_step
 
 
 class _BestStates:
@@ -327,7 +372,7 @@ def minimise(
             history.best = best.loss
             history.gave_up |= not bool(best.loss.isfinite().all())
     finally:
-        history.optimizer_state = optimizer.state()
+        history.optimizer_state = optimizer.state
         flat.release()
     return history
 

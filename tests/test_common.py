@@ -1,0 +1,65 @@
+"""scikit-learn's own checks: those it yields for the estimators, and the others."""
+
+import numpy as np
+import pytest
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skmdn import MixtureDensityRegressor
+
+COVARIANCE_TYPES = ("diag", "full", "spherical", "tied")
+
+
+class ColumnTarget(MixtureDensityRegressor):
+    """The same estimator, declared so that the checks hand it two-dimensional y."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = False
+        return tags
+
+
+def instances():
+    """Return the estimators to check: defaults, but for fewer iterations."""
+    return [
+        kind(covariance_type=covariance_type, max_iter=20, random_state=0)
+        for kind in (MixtureDensityRegressor, ColumnTarget)
+        for covariance_type in COVARIANCE_TYPES
+    ]
+
+
+@pytest.mark.draws_from_numpy
+@parametrize_with_checks(instances(), xfail_strict=True)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.draws_from_numpy
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_check_that_scikit_learn_does_not_yield(check, covariance_type):
+    estimator = MixtureDensityRegressor(covariance_type=covariance_type, max_iter=5)
+    check("MixtureDensityRegressor", estimator)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_weights_equal_repetition_at_the_default_number_of_passes(
+    covariance_type, n_outputs
+):
+    rng = np.random.RandomState(42)
+    X = rng.rand(15, 30)
+    y = rng.randint(0, 3, size=(15, n_outputs)).astype(float)
+    y = y[:, 0] if n_outputs == 1 else y
+    weights = rng.randint(0, 5, size=15)
+    model = MixtureDensityRegressor(covariance_type=covariance_type, random_state=0)
+    weighted = model.fit(X, y, sample_weight=weights).predict(X)
+    repeated = model.fit(np.repeat(X, weights, 0), np.repeat(y, weights, 0)).predict(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=1e-7)

@@ -1,0 +1,141 @@
+"""The rules of the house, as doc/developer/house.rst states them."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skmdn
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "skmdn").glob("*.py"))
+TORCH_ONLY = {"mixture", "families", "numerics", "networks", "training", "objectives"}
+
+
+def python(code, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+
+
+def test_imports_run_downwards_only():
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(config_filename=str(ROOT / "setup.cfg"), no_cache=True) == 0
+
+
+def test_every_layer_is_listed():
+    config = (ROOT / "setup.cfg").read_text()
+    listed = set(re.findall(r"skmdn\.(\w+)", config.split("[importlinter:")[1]))
+    assert listed == {m.stem for m in MODULES} - {"__init__"}
+
+
+def test_only_the_bridge_turns_numpy_into_torch():
+    door = re.compile(r"torch\.(tensor|from_numpy|as_tensor)\(|\.numpy\(\)")
+    for module in MODULES:
+        if module.stem in TORCH_ONLY | {"bridge"}:
+            continue
+        assert not door.search(module.read_text()), module.name
+
+
+def test_global_setters_are_banned_by_the_linter():
+    config = (ROOT / "pyproject.toml").read_text()
+    for setter in (
+        "torch.manual_seed",
+        "torch.set_default_dtype",
+        "torch.set_num_threads",
+        "numpy.random.seed",
+        "warnings.filterwarnings",
+    ):
+        assert f'"{setter}".msg' in config
+
+
+def test_the_linter_passes():
+    ruff = pytest.importorskip("ruff")
+    result = subprocess.run(
+        [ruff.find_ruff_bin(), "check", "--no-cache", "skmdn", "tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_private_scikit_learn_names_live_in_one_file():
+    for module in MODULES:
+        if module.stem == "_sklearn":
+            continue
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "sklearn"
+            ):
+                parts = node.module.split(".") + [alias.name for alias in node.names]
+                assert not any(part.startswith("_") for part in parts), module.name
+
+
+def test_files_stay_readable():
+    for module in MODULES:
+        assert len(module.read_text().splitlines()) <= 700, module.name
+
+
+def test_importing_changes_nothing_and_prints_nothing():
+    code = (
+        "import warnings, numpy as np, torch, sklearn\n"
+        "before = (list(warnings.filters), torch.get_default_dtype(),"
+        " torch.get_num_threads(), torch.distributions.Distribution._validate_args,"
+        " torch.random.get_rng_state().sum(), repr(np.random.get_state()))\n"
+        "import skmdn\n"
+        "after = (list(warnings.filters), torch.get_default_dtype(),"
+        " torch.get_num_threads(), torch.distributions.Distribution._validate_args,"
+        " torch.random.get_rng_state().sum(), repr(np.random.get_state()))\n"
+        "assert before == after\n"
+    )
+    result = python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_plots_are_not_imported_with_the_package():
+    code = "import sys, skmdn.plotting; assert 'matplotlib' not in sys.modules"
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_public_name_is_documented():
+    api = (ROOT / "doc" / "api.rst").read_text()
+    for name in skmdn.__all__:
+        if not name.startswith("_"):
+            assert name in api
+    for module in ("metrics", "plotting", "datasets", "mixture", "distribution"):
+        loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
+        for name in loaded.__all__:
+            assert name in api, f"{module}.{name} is missing in doc/api.rst"
+
+
+def test_a_foreign_package_around_our_modules_is_refused():
+    code = (
+        "import sys, types\n"
+        "foreign = types.ModuleType('skmdn')\n"
+        "foreign.__path__ = ['skmdn']\n"
+        "sys.modules['skmdn'] = foreign\n"
+        "import skmdn.regression\n"
+    )
+    result = python(code)
+    assert result.returncode != 0
+    assert "ImportError: The distribution scikit-mdn" in result.stderr
+
+
+def test_the_rival_beside_us_is_reported():
+    from skmdn._version import check_namesake
+
+    # pytest is surely installed and stands in for the rival.
+    with pytest.warns(UserWarning, match="scikit-mdn"):
+        check_namesake(rival="pytest")
