@@ -1,7 +1,6 @@
 """Every private or version-dependent scikit-learn name the package relies on."""
 
 from sklearn.base import _fit_context
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
@@ -26,5 +25,4 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
-    "check_matplotlib_support",
 ]

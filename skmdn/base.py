@@ -1,10 +1,12 @@
 """What the estimators share: pickling, scaling, the start of a fit and its reports."""
 
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "EpochReporter",
     "Standardizer",
     "TorchEstimator",
+    "import_extra",
     "marginal_start",
     "resolve_device",
     "unchanged_on_error",
@@ -164,6 +167,24 @@ def marginal_start(
 
 # Kernel width of the start, in standard deviations of the target.
 _START_WIDTH = 0.5
+
+
+def import_extra(module: str, extra: str, user: str) -> ModuleType:
+    """Import an optional package, or say which extra of skmdn brings it.
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(
+            f"{user} needs {package}, which the extra skmdn[{extra}] installs: "
+            f"pip install '.[{extra}]' in a checkout of skmdn."
+        ) from error
 
 
 def resolve_device(device: str) -> str:

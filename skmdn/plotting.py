@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from ._sklearn import check_matplotlib_support
+from .base import import_extra
 from .metrics import predict_distribution
 
 __all__ = ["PredictiveCalibrationDisplay", "PredictiveDensityDisplay"]
@@ -120,7 +120,7 @@ class PredictiveDensityDisplay:
         display : PredictiveDensityDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        _pyplot(cls)
         grid, feature_values, observed, feature_name = _slice(X, feature)
         dist = predict_distribution(estimator, grid)
         if not dist.univariate:
@@ -277,7 +277,7 @@ class PredictiveCalibrationDisplay:
         display : PredictiveCalibrationDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        _pyplot(cls)
         dist = predict_distribution(estimator, X)
         return cls.from_predictions(dist, y, n_bins=n_bins, axes=axes)
 
@@ -329,11 +329,10 @@ class PredictiveCalibrationDisplay:
         display : PredictiveCalibrationDisplay
             The display.
         """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+            _, axes = _pyplot(type(self)).subplots(
+                1, 2, figsize=(8, 3.6), layout="constrained"
+            )
         histogram, curve = axes
         self.axes_ = np.asarray(axes)
         self.figure_ = histogram.figure
@@ -361,13 +360,15 @@ class PredictiveCalibrationDisplay:
         return self
 
 
+def _pyplot(user):
+    """Import matplotlib only when something is drawn."""
+    return import_extra("matplotlib.pyplot", "plot", user.__name__)
+
+
 def _axes(display, ax):
     """Return the axes to draw in and note them on the display."""
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+        _, ax = _pyplot(type(display)).subplots(layout="constrained")
     display.ax_ = ax
     display.figure_ = ax.figure
     return ax

@@ -4,6 +4,8 @@ import os
 
 # Small networks gain nothing from threads and lose much when cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One of scikit-learn's checks runs only with this.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import random
 import warnings
@@ -12,6 +14,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+
+# torch.testing imports it at its first use, and with it a warning filter.
+import torch._dynamo
 
 mpl.use("Agg")
 

@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+
+from skmdn.numerics import find_root, panel_nodes
+from tests.helpers import randn, tensor
+
+INCREASING = {
+    "line": (lambda x: 3.0 * x - 1.0, -5.0, 4.0),
+    "cubic": (lambda x: x**3 + x - 5.0, -10.0, 10.0),
+    "saturating": (lambda x: (200.0 * (x - 0.7)).tanh(), -1e3, 1e3),
+    "steep": (lambda x: (30.0 * x).exp() - 2.0, -3.0, 3.0),
+    "flat at the root": (lambda x: (x - 0.3) ** 9, -1.0, 2.0),
+    "flat at both ends": (lambda x: x.clamp(-0.5, 0.5) - 0.25, -40.0, 90.0),
+    "tiny residuals": (lambda x: 1e-200 * (x**3 + x - 5.0), -10.0, 10.0),
+    "uneven bracket": (lambda x: x - 1e-9, -1e-3, 1e6),
+}
+
+
+def solve(function, low, high, xtol=1e-14):
+    return find_root(function, tensor(low), tensor(high), tensor(xtol))
+
+
+@pytest.mark.parametrize("name", INCREASING)
+def test_find_root_agrees_with_brentq(name):
+    function, low, high = INCREASING[name]
+    root = solve(function, [low], [high])
+    expected = brentq(
+        lambda x: float(function(tensor(x))), low, high, xtol=1e-14, maxiter=1000
+    )
+    np.testing.assert_allclose(root.item(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_find_root_solves_every_element_in_its_own_bracket():
+    targets = randn(3, 4, 5, seed=1)
+    low, high = targets.exp() - 3.0, targets.exp() + 200.0
+    root = find_root(lambda x: x - targets.exp(), low, high, tensor(1e-14))
+    torch.testing.assert_close(root, targets.exp(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("root", [-2.0, 5.0])
+def test_find_root_answers_a_root_at_an_end_of_the_bracket_exactly(root):
+    assert solve(lambda x: x - root, [-2.0], [5.0]).item() == root
+
+
+@pytest.mark.parametrize(("root", "end"), [(-2.1, -2.0), (5.1, 5.0)])
+def test_find_root_answers_a_root_outside_the_bracket_with_the_nearer_end(root, end):
+    assert solve(lambda x: x - root, [-2.0], [5.0]).item() == end
+
+
+def test_find_root_accepts_a_bracket_of_width_zero():
+    assert solve(lambda x: x - 1.0, [1.0], [1.0]).item() == 1.0
+    assert solve(lambda x: x - 2.0, [1.0], [1.0]).item() == 1.0
+
+
+def test_find_root_may_answer_any_point_of_a_stretch_of_roots():
+    root = solve(lambda x: x.clamp(max=-1.0) + x.clamp(min=2.0) - 1.0, [-9.0], [30.0])
+    assert -1.0 <= root.item() <= 2.0
+
+
+def test_find_root_keeps_solved_elements_while_others_go_on():
+    slow = tensor([0.0, 1.0])
+    root = solve(
+        lambda x: torch.where(slow > 0, (x - 0.3) ** 9, x - 1.0), [-1.0] * 2, [2.0] * 2
+    )
+    torch.testing.assert_close(root, tensor([1.0, 0.3]), rtol=0, atol=1e-12)
+
+
+def test_find_root_of_nothing_is_nothing():
+    assert find_root(lambda x: x, *[torch.empty(0, 3)] * 3).shape == (0, 3)
+
+
+@pytest.mark.parametrize("n_nodes", [1, 2, 5, 12])
+def test_panel_nodes_integrate_polynomials_exactly(n_nodes):
+    rule = map(tensor, np.polynomial.legendre.leggauss(n_nodes))
+    points, weights = panel_nodes(tensor([-1.5, -0.2, 0.4, 2.0]), *rule)
+    for degree in range(2 * n_nodes):
+        power = degree + 1
+        expected = (2.0**power - (-1.5) ** power) / power
+        integral = (weights * points**degree).sum().item()
+        np.testing.assert_allclose(integral, expected, rtol=1e-12)
+
+
+def test_panel_nodes_integrate_exp_to_rounding():
+    rule = map(tensor, np.polynomial.legendre.leggauss(12))
+    points, weights = panel_nodes(tensor([-2.0, 0.5, 0.5, 3.0]), *rule)
+    expected = math.exp(3.0) - math.exp(-2.0)
+    np.testing.assert_allclose((weights * points.exp()).sum(), expected, rtol=1e-14)
+
+
+def test_panel_nodes_follow_the_edges_of_every_batch_element():
+    edges = randn(2, 3, 5, seed=2).sort(-1).values
+    rule = map(tensor, np.polynomial.legendre.leggauss(4))
+    points, weights = panel_nodes(edges, *rule)
+    assert points.shape == weights.shape == (2, 3, 4 * 4)
+    torch.testing.assert_close(weights.sum(-1), edges[..., -1] - edges[..., 0])
+    assert bool((points.diff(dim=-1) > 0).all())
+    assert bool((points > edges[..., :1]).all() & (points < edges[..., -1:]).all())

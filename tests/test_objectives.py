@@ -1,0 +1,111 @@
+"""The loss against its definition, and its gradient against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from skmdn.families import MultivariateNormal, Normal
+from skmdn.networks import MLP, MixtureHead, MixtureNetwork
+from skmdn.objectives import MixtureObjective, ScalePrior
+
+FAMILIES = [
+    Normal("diag"),
+    Normal("spherical"),
+    MultivariateNormal("full"),
+    MultivariateNormal("tied"),
+]
+
+
+def objective(family=FAMILIES[0], *, prior=(1.0, 0.2), n_rows=12, **kwargs):
+    source = torch.Generator().manual_seed(0)
+    trunk = MLP(2, 3, (4,), "tanh", generator=source)
+    head = MixtureHead(2, 4, 2, [(family, 3)], min_scale=0.01, generator=source)
+    network = MixtureNetwork(nn.Identity(), trunk, head)
+    data = torch.randn(n_rows, 5, generator=source, dtype=torch.float64)
+    weights = torch.rand(n_rows, generator=source, dtype=torch.float64) + 0.1
+    settings = {"log_scale": 0.7, "x_noise": 0.0, "y_noise": 0.0, **kwargs}
+    return MixtureObjective(
+        network,
+        data[:, :3],
+        data[:, 3:],
+        weights,
+        prior=ScalePrior(*prior),
+        generator=source,
+        **settings,
+    )
+
+
+def all_rows(n_rows=12):
+    return torch.arange(n_rows).expand(2, n_rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gradient_agrees_with_finite_differences(family):
+    loss = objective(family)
+    names, values = zip(*loss.network.named_parameters(), strict=True)
+
+    def evaluate(*parameters):
+        replaced = dict(zip(names, parameters, strict=True))
+        network = loss.network
+        loss.network = lambda x: torch.func.functional_call(network, replaced, (x,))
+        try:
+            return loss.training_loss(all_rows())
+        finally:
+            loss.network = network
+
+    assert torch.autograd.gradcheck(evaluate, values, eps=1e-6, atol=1e-7)
+
+
+def test_the_full_batch_loss_is_the_weighted_likelihood_and_one_prior():
+    loss = objective()
+    mixture = loss.network(loss.x)
+    log_prob = mixture.log_prob(loss.y).detach().numpy()
+    variances = mixture.component_stds().detach().numpy() ** 2
+    weights = loss.weights.numpy()
+    total = float(loss.total_weight)
+    # scipy's density has a constant that the objective leaves out.
+    log_prior = stats.invgamma(1.0, scale=0.2).logpdf(variances) - np.log(0.2)
+    per_row = log_prob + log_prior.sum((-2, -1)) / total
+    expected = 0.7 - np.average(per_row, axis=1, weights=weights)
+    actual = loss.training_loss(all_rows()).detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_held_out_rows_are_judged_by_likelihood_alone():
+    loss = objective()
+    rows = torch.tensor([[0, 3, 5], [1, 2, 8]])
+    log_prob = loss.network(loss.x[rows]).log_prob(loss.y[rows]).detach().numpy()
+    weights = loss.weights[rows].numpy()
+    expected = 0.7 - (weights * log_prob).sum(1) / weights.sum(1)
+    actual = loss.held_out_loss(rows).detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+def test_batches_average_to_the_full_loss():
+    loss = objective()
+    whole = loss.training_loss(all_rows())
+    parts = [loss.training_loss(rows) for rows in all_rows().split(4, dim=1)]
+    torch.testing.assert_close(torch.stack(parts).mean(0), whole)
+
+
+def test_the_prior_counts_once_however_many_rows():
+    few, many = objective(n_rows=10), objective(n_rows=1000)
+    share = []
+    for loss, n_rows in ((few, 10), (many, 1000)):
+        bare = objective(prior=(-1.0, 0.0), n_rows=n_rows)
+        with_prior = loss.training_loss(all_rows(n_rows))
+        difference = with_prior - bare.training_loss(all_rows(n_rows))
+        share.append(float((difference * loss.total_weight).abs().mean().detach()))
+    assert share[1] == pytest.approx(share[0], rel=0.2)
+
+
+def test_noise_is_drawn_afresh_for_every_batch():
+    for noise in ({"x_noise": 0.1}, {"y_noise": 0.1}):
+        loss = objective(**noise)
+        first, second = (loss.training_loss(all_rows()) for _ in range(2))
+        assert (first != second).all()
+        torch.testing.assert_close(
+            loss.held_out_loss(all_rows()), loss.held_out_loss(all_rows())
+        )
