@@ -1,6 +1,7 @@
 """The only door between numpy and torch: tensors, devices, generators, CPU state."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,7 +9,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-__all__ = ["cpu_copy", "generator_from", "to_numpy", "to_tensor"]
+from .families import MultivariateNormal, Normal
+from .mixture import Block, Mixture
+
+__all__ = [
+    "cpu_copy",
+    "gaussian_mixture",
+    "generator_from",
+    "to_numpy",
+    "to_tensor",
+]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,8 +31,77 @@ def to_tensor(
     The copy makes read-only, negatively strided and byte-swapped arrays ordinary.
     """
     native = np.asarray(array)
-    native = np.ascontiguousarray(native, dtype=native.dtype.newbyteorder("="))
+    native = np.asarray(native, dtype=native.dtype.newbyteorder("="), order="C")
     return torch.tensor(native, dtype=dtype, device=device)
+
+
+def gaussian_mixture(
+    weights: ArrayLike,
+    means: ArrayLike,
+    stds: ArrayLike | None = None,
+    covariances: ArrayLike | None = None,
+) -> Mixture:
+    """Make a batch of Gaussian mixtures from checked arrays.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_components)
+        Rows sum to 1.
+    means : array-like of shape (n_samples, n_components[, n_outputs])
+        Component means.
+    stds : array-like, shaped like means, optional
+        Standard deviations of independent outputs.
+    covariances : array-like of shape (n_samples, n_components, d, d), optional
+        Instead of ``stds``, for d outputs.
+
+    Returns
+    -------
+    mixture : Mixture
+        Of batch shape ``(n_samples,)``.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not describe distributions.
+    """
+    if (stds is None) == (covariances is None):
+        raise ValueError("Give either stds or covariances.")
+    weight, mean = _finite("weights", weights), _finite("means", means)
+    _expect("weights", weight, mean.shape[:2])
+    mean = mean.unsqueeze(-1) if mean.ndim == 2 else mean
+    _expect("means", mean, (*weight.shape, mean.shape[-1]))
+    if (weight < 0).any() or ((weight.sum(-1) - 1).abs() > 1e-6).any():
+        raise ValueError("weights must not be negative and sum to 1 in every row.")
+    n_components = mean.shape[1]
+    if covariances is not None:
+        covariance = _finite("covariances", covariances)
+        _expect("covariances", covariance, (*mean.shape, mean.shape[-1]))
+        root, failed = torch.linalg.cholesky_ex(covariance)
+        if failed.any():
+            raise ValueError("covariances must be positive definite.")
+        factor = {"mean": mean, "precision_factor": torch.linalg.inv(root)}
+        block = Block(MultivariateNormal(), factor, n_components)
+    else:
+        _expect("stds", _finite("stds", stds), np.shape(means))
+        scale = _finite("stds", stds).reshape(mean.shape)
+        if (scale <= 0).any():
+            raise ValueError("stds must be positive.")
+        block = Block(Normal(), {"mean": mean, "scale": scale}, n_components)
+    return Mixture(weight.log(), [block])
+
+
+def _finite(name: str, values: ArrayLike | None) -> Tensor:
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or infinity.")
+    return to_tensor(array)
+
+
+def _expect(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; expected {tuple(shape)}."
+        )
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:

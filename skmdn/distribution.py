@@ -9,9 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .bridge import generator_from, to_numpy, to_tensor
-from .families import MultivariateNormal, Normal
-from .mixture import Block, Mixture
+from .bridge import gaussian_mixture, generator_from, to_numpy, to_tensor
+from .mixture import Mixture
 
 __all__ = ["PredictiveDistribution"]
 
@@ -38,10 +37,6 @@ class PredictiveDistribution:
         outputs.
     single : bool, default=False
         Whether the only row stands for itself; then no array has an axis for rows.
-
-    See Also
-    --------
-    skmdn.MixtureDensityRegressor.predict_distribution : Makes such objects.
 
     Notes
     -----
@@ -98,20 +93,14 @@ class PredictiveDistribution:
         -------
         dist : PredictiveDistribution
             The distributions.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not describe distributions.
         """
-        if (stds is None) == (covariances is None):
-            raise ValueError("Give either stds or covariances.")
-        mean = to_tensor(means)
-        univariate = mean.ndim == 2
-        mean = mean.unsqueeze(-1) if univariate else mean
-        if covariances is not None:
-            factor = torch.linalg.inv(torch.linalg.cholesky(to_tensor(covariances)))
-            params = {"mean": mean, "precision_factor": factor}
-            block = Block(MultivariateNormal(), params, mean.shape[1])
-        else:
-            scale = to_tensor(stds).reshape(mean.shape)
-            block = Block(Normal(), {"mean": mean, "scale": scale}, mean.shape[1])
-        return cls(Mixture(to_tensor(weights).log(), [block]), univariate)
+        mixture = gaussian_mixture(weights, means, stds, covariances)
+        return cls(mixture, univariate=np.ndim(means) == 2)
 
     def __len__(self) -> int:
         if self.single:
@@ -205,15 +194,21 @@ class PredictiveDistribution:
         log_prob : ndarray
             One number per point.
         """
-        return self._at_points(Mixture.log_prob, y, 0)
+
+        def log_prob(mixture: Mixture, points: Tensor) -> Tensor:
+            infinite = points.isinf()
+            finite = mixture.log_prob(points.masked_fill(infinite, 0.0))
+            return finite.masked_fill(infinite.any(-1), -torch.inf)
+
+        return self._at_points(log_prob, y, 0)
 
     def pdf(self, y: ArrayLike) -> np.ndarray:
         """Return the density at points; see :meth:`log_prob`."""
         return np.exp(self.log_prob(y))
 
     def responsibilities(self, y: ArrayLike) -> np.ndarray:
-        """Return p(component | y) with a last axis ``n_components``."""
-        return self._at_points(Mixture.responsibilities, y, 0)
+        """Return p(component | y); the last axis is ``n_components``."""
+        return self._at_points(_responsibilities, y, 0)
 
     # Distribution functions, each output by itself.
 
@@ -338,6 +333,8 @@ class PredictiveDistribution:
             cost = 17 * 12 * self.n_components**2
             entropy = self._by_rows(lambda part: part.entropy(nodes, weights), cost)
             return self._rows(entropy)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
         generator = generator_from(random_state)
 
         def estimate(part: Mixture) -> Tensor:
@@ -381,26 +378,41 @@ class PredictiveDistribution:
         Returns
         -------
         dist : PredictiveDistribution
-            Of the remaining outputs, with the weights updated.
+            Of the remaining outputs, with the weights updated. It keeps an axis
+            for the outputs even if one is left; ``marginal(0)`` drops it.
+
+        Raises
+        ------
+        ValueError
+            If outputs or values do not fit, or the values are so far out that no
+            component explains them.
         """
         chosen = self._outputs(outputs)
         if len(chosen) == self.n_outputs:
             raise ValueError("At least one output must stay unknown.")
         n_rows = self.mixture.batch_shape[0]
         known = np.asarray(values, dtype=np.float64)
-        if known.ndim < 2 and known.size in (1, n_rows) and len(chosen) == 1:
+        if len(chosen) == 1 and known.shape in ((), (1,), (n_rows,)):
             known = known.reshape(-1, 1)
-        known = np.broadcast_to(known, (n_rows, len(chosen)))
+        known = np.atleast_2d(known)
+        if known.shape not in ((1, len(chosen)), (n_rows, len(chosen))):
+            raise ValueError(
+                f"values has shape {np.shape(values)}; expected "
+                f"({n_rows}, {len(chosen)}) or ({len(chosen)},)."
+            )
+        fixed = _checked(known, "values").expand(n_rows, -1)
+        _responsibilities(self.mixture.marginal(chosen), fixed)
         return PredictiveDistribution(
-            self.mixture.condition(chosen, _checked(known)), False, self.single
+            self.mixture.condition(chosen, fixed), False, self.single
         )
 
     # Shapes.
 
     def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
         given = np.atleast_1d(outputs)
+        integers = given.dtype.kind in "iu"
         chosen = [int(o) + self.n_outputs * (o < 0) for o in given]
-        known = all(0 <= o < self.n_outputs for o in chosen)
+        known = integers and all(0 <= o < self.n_outputs for o in chosen)
         if not chosen or not known or len(set(chosen)) < len(chosen):
             raise ValueError(
                 f"outputs={outputs!r} must name different outputs out of "
@@ -420,7 +432,7 @@ class PredictiveDistribution:
     ) -> Tensor:
         """Query some rows at a time: ``cost`` numbers are at work for each."""
         n_rows = self.mixture.batch_shape[0]
-        step = max(1, _CHUNK_SIZE // cost)
+        step = max(1, _CHUNK_SIZE // max(1, cost))
         if n_rows <= step:
             return query(self.mixture, *args)
         parts = [slice(first, first + step) for first in range(0, n_rows, step)]
@@ -437,9 +449,9 @@ class PredictiveDistribution:
     ) -> np.ndarray:
         """Query every point and give the answer the points' arrangement."""
         points, shape = self._points(y)
-        cost = points[0].numel() * self.n_components * cost_factor
+        cost = points.shape[1:].numel() * self.n_components * cost_factor
         result = self._by_rows(
-            lambda part, some: query(part.unsqueeze(), some), max(1, cost), points
+            lambda part, some: query(part.unsqueeze(), some), cost, points
         )
         array = to_numpy(result)
         if self.univariate:
@@ -469,9 +481,17 @@ class PredictiveDistribution:
         )
 
 
-def _checked(values: np.ndarray) -> Tensor:
+def _responsibilities(mixture: Mixture, points: Tensor) -> Tensor:
+    """Return responsibilities, or refuse where every component's density is 0."""
+    responsibilities = mixture.responsibilities(points)
+    if responsibilities.isnan().any():
+        raise ValueError("A point is so far out that no component explains it.")
+    return responsibilities
+
+
+def _checked(values: np.ndarray, name: str = "y") -> Tensor:
     if np.isnan(values).any():
-        raise ValueError("y contains NaN; drop those points.")
+        raise ValueError(f"{name} contains NaN.")
     return to_tensor(values)
 
 

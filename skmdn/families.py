@@ -27,6 +27,11 @@ _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _SQRT_2 = math.sqrt(2.0)
 
 
+def _ndtr(z: Tensor) -> Tensor:
+    """Return the normal distribution function, whose lower tail torch's own loses."""
+    return 0.5 * torch.special.erfc(z / -_SQRT_2)
+
+
 def inverse_softplus(x: Tensor) -> Tensor:
     """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
     return x + torch.log(-torch.expm1(-x))
@@ -146,11 +151,11 @@ class _Gaussian(Family):
 
     def cdf(self, params: Params, y: Tensor) -> Tensor:
         """Return the normal distribution function."""
-        return torch.special.ndtr((y - params["mean"]) / self.std(params))
+        return _ndtr((y - params["mean"]) / self.std(params))
 
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return one minus the distribution function, without the cancellation."""
-        return torch.special.ndtr((params["mean"] - y) / self.std(params))
+        return _ndtr((params["mean"] - y) / self.std(params))
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return mean + std * ndtri(q)."""
@@ -452,6 +457,11 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
         known = ", ".join(repr(name) for name in sorted(_FAMILIES))
         raise ValueError(
             f"family={family!r} is not known: use one of {known}, or a Family object."
+        )
+    if covariance_type not in ("full", "diag", "spherical", "tied"):
+        raise ValueError(
+            f"covariance_type={covariance_type!r} is not known: use one of 'full', "
+            "'diag', 'spherical', 'tied'."
         )
     independent, joint = _FAMILIES[family]
     kind = independent if covariance_type in ("diag", "spherical") else joint

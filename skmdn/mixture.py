@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .modes import highest_mode
 from .numerics import find_root, panel_nodes
 
 __all__ = ["Block", "Mixture"]
 
 _SQRT_2 = math.sqrt(2.0)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
-_FIRST_ASCENT = 20
-_MAX_ASCENT = 1000
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,14 @@ class Block:
             shape = list(value.shape)
             shape[axis] = self.n_components
             params[name] = value.expand(shape)
+        return self.replace(params)
+
+    def expand_batch(self, batch: torch.Size) -> "Block":
+        """Give every parameter all of the batch axes."""
+        params = {
+            name: value.expand(batch + value.shape[self.component_axis(name) :])
+            for name, value in self.params.items()
+        }
         return self.replace(params)
 
     def take(self, flat: Tensor) -> dict[str, Tensor]:
@@ -231,6 +238,7 @@ class Mixture:
             blocks.append(block.replace(params))
             log_probs.append(log_prob)
         joint = self.log_weights + torch.cat(log_probs, -1)
+        blocks = [block.expand_batch(joint.shape[:-1]) for block in blocks]
         return Mixture(torch.log_softmax(joint, -1), blocks)
 
     # Densities.
@@ -264,6 +272,10 @@ class Mixture:
         """Return ``(..., n_components, n_outputs, n_outputs)``."""
         return self._gather(lambda b: b.family.covariance(b.params))
 
+    def component_precisions(self) -> Tensor:
+        """Return the inverses of the covariances, computed without inverting them."""
+        return self._gather(lambda b: b.family.precision(b.params))
+
     def _gather(self, query: Callable[[Block], Tensor]) -> Tensor:
         parts = [query(block) for block in self.blocks]
         axis = len(self.batch_shape)
@@ -293,12 +305,14 @@ class Mixture:
     def cdf(self, y: Tensor) -> Tensor:
         """Return P(Y_d <= y_d) for every output, shaped like ``y``."""
         y = y.unsqueeze(-2)
-        return self._average(self._per_point(lambda b: b.family.cdf(b.params, y)))
+        cdf = self._average(self._per_point(lambda b: b.family.cdf(b.params, y)))
+        return cdf.clamp(max=1.0)
 
     def sf(self, y: Tensor) -> Tensor:
         """Return P(Y_d > y_d) for every output, accurate where it is small."""
         y = y.unsqueeze(-2)
-        return self._average(self._per_point(lambda b: b.family.sf(b.params, y)))
+        sf = self._average(self._per_point(lambda b: b.family.sf(b.params, y)))
+        return sf.clamp(max=1.0)
 
     def _per_point(self, query: Callable[[Block], Tensor]) -> Tensor:
         parts = [query(block) for block in self.blocks]
@@ -364,7 +378,8 @@ class Mixture:
         """
         mean, std = self.component_means(), self.component_stds()
         weights = self.weights.unsqueeze(-1)
-        accuracy = (weights * _mean_abs(y.unsqueeze(-2) - mean, std)).sum(-2)
+        distance = _mean_abs(y.unsqueeze(-2) - mean, std)
+        accuracy = torch.where(weights > 0, weights * distance, 0.0).sum(-2)
         # Each unordered pair once; a component with itself gives 2 s / sqrt(pi).
         i, j = torch.triu_indices(
             self.n_components, self.n_components, 1, device=mean.device
@@ -415,43 +430,11 @@ class Mixture:
         return torch.searchsorted(cumulative, uniform.mul_(total), right=True)
 
     def mode(self) -> Tensor:
-        r"""Return the highest mode, ``(..., n_outputs)``.
+        """Return the highest mode, ``(..., n_outputs)``.
 
-        From every component's mean the fixed point
-
-        .. math::
-            y \leftarrow \Bigl(\sum_k r_k(y) \Lambda_k\Bigr)^{-1}
-            \sum_k r_k(y) \Lambda_k \mu_k
-
-        climbs towards a mode without ever losing density (equation (4) of [1]_).
-        After a few steps the highest of the climbers goes on alone.
-
-        References
-        ----------
-        .. [1] M. A. Carreira-Perpinan, "Mode-finding for mixtures of Gaussian
-           distributions", IEEE Transactions on Pattern Analysis and Machine
-           Intelligence 22(11), 2000.
+        See :func:`skmdn.modes.highest_mode`.
         """
-        climbing = self.unsqueeze()
-        precision = climbing._gather(lambda b: b.family.precision(b.params))
-        means = climbing.component_means()
-        pull = (precision @ means.unsqueeze(-1)).squeeze(-1)
-
-        def climb(point: Tensor, n_steps: int) -> Tensor:
-            for _ in range(n_steps):
-                resp = climbing.responsibilities(point)
-                curvature = (resp[..., None, None] * precision).sum(-3)
-                force = (resp.unsqueeze(-1) * pull).sum(-2)
-                last, point = point, torch.linalg.solve(curvature, force)
-                if bool(((point - last).abs() <= tolerance).all()):
-                    break
-            return point
-
-        tolerance = 1e-10 * self.component_stds().amin(-2, keepdim=True)
-        points = climb(self.component_means(), _FIRST_ASCENT)
-        best = climbing.log_prob(points).argmax(-1)
-        index = best[..., None, None].expand((*best.shape, 1, points.shape[-1]))
-        return climb(points.gather(-2, index), _MAX_ASCENT).squeeze(-2)
+        return highest_mode(self)
 
     def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:
         r"""Return the differential entropy of one-dimensional mixtures in nats.
@@ -473,7 +456,8 @@ class Mixture:
     def _panels(self) -> Tensor:
         """Return sorted edges, one standard deviation apart in every component."""
         z = torch.linspace(-8.0, 8.0, 17, dtype=self.log_weights.dtype)
-        levels = torch.special.ndtr(z.to(self.log_weights.device))
+        levels = 0.5 * torch.special.erfc(z.to(self.log_weights.device) / -_SQRT_2)
+        levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
         edges = self._per_point(lambda b: b.family.ppf(b.params, levels))
         return edges.flatten(-2).sort(-1).values
 

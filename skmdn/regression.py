@@ -1,60 +1,22 @@
 """Mixture density networks as a scikit-learn regressor."""
 
-import copy
 import numbers
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    check_array,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
-from torch import nn
+from sklearn.utils.validation import check_consistent_length
 
-from ._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
-from .base import (
-    EpochReporter,
-    Standardizer,
-    TorchEstimator,
-    marginal_start,
-    resolve_device,
-    unchanged_on_error,
-    warn_about,
-)
-from .bridge import generator_from, to_tensor
+from ._sklearn import Interval, StrOptions, _fit_context
+from .base import unchanged_on_error, warn_about
+from .conditional import ConditionalMixture, row_chunks
 from .distribution import PredictiveDistribution
-from .families import Family, make_family
-from .mixture import Mixture
-from .networks import ACTIVATIONS, MLP, MixtureHead, MixtureNetwork
-from .objectives import MixtureObjective, ScalePrior
-from .training import History, Settings, minimise
+from .families import Family
+from .networks import ACTIVATIONS
 
 __all__ = ["MixtureDensityRegressor"]
 
-# min_scale="auto": a share of the target's standard deviation.
-_MIN_SCALE = 1e-3
 
-# Rows that go through the network together at prediction.
-_CHUNK_ROWS = 2**14
-
-# early_stopping="auto": fewer rows cannot spare any for validation.
-_MIN_ROWS_EARLY_STOPPING = 50
-
-# Inverse-gamma prior on standardised variances, counted once, not per row. Its
-# scale is the first number plus the second over the number of rows: a few rows can
-# be interpolated and say nothing about the spread.
-_PRIOR_SHAPE = 1.0
-_PRIOR_SCALE = (0.2, 30.0)
-
-
-class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
+class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixture):
     r"""Mixture density network: the whole predictive distribution p(y | x).
 
     .. math:: p(y \mid x) = \frac1M \sum_{m=1}^M \sum_{k=1}^K
@@ -439,7 +401,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         check_consistent_length(X, y)
         parts = [
             PredictiveDistribution(self._mixture(X[rows]), False).log_prob(y[rows])
-            for rows in _chunks(len(X))
+            for rows in row_chunks(len(X))
         ]
         return np.concatenate(parts)
 
@@ -481,195 +443,3 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             For the coefficient of determination use ``scoring="r2"``.
         """
         return float(np.average(self.log_prob(X, y), weights=sample_weight))
-
-    # Below the public surface.
-
-    def _goes_on(self):
-        """Tell whether fit continues an earlier one."""
-        return self.warm_start and hasattr(self, "module_")
-
-    def _checked_rows(self, X, y, sample_weight, *, reset):
-        """Return the rows that count, or raise before anything is changed."""
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            reset=reset,
-            dtype=np.float64,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2,
-        )
-        y = y.astype(np.float64)
-        weights = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
-        if not weights.any():
-            raise ValueError("sample_weight is zero for all rows: nothing to learn.")
-        if reset:
-            self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
-            self._univariate = y.ndim == 1
-        else:
-            y = self._checked_y(y)
-        counts = weights > 0.0
-        return _Rows(X[counts], y.reshape(len(y), -1)[counts], weights[counts])
-
-    def _checked_X(self, X):
-        check_is_fitted(self, "module_")
-        return validate_data(self, X, reset=False, dtype=np.float64)
-
-    def _checked_y(self, y):
-        """Return targets as ``(n_samples, n_outputs)``."""
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        columns = y.reshape(len(y), -1)
-        if y.ndim > 2 or columns.shape[1] != self.n_outputs_:
-            raise ValueError(
-                f"y has shape {y.shape}, but the estimator was fitted with "
-                f"{self.n_outputs_} output(s)."
-            )
-        return columns
-
-    def _prepare(self, rows, *, keep):
-        """Make scalers and networks, unless those of an earlier fit are kept."""
-        device = resolve_device(self.device)
-        generator = generator_from(check_random_state(self.random_state), device)
-        if keep:
-            self.module_ = copy.deepcopy(self.module_).to(device)
-            self.module_.requires_grad_(True)
-            return generator
-        self._x_scaler = Standardizer.fit(rows.X, rows.weights)
-        self._y_scaler = Standardizer.fit(rows.y, rows.weights)
-        # Initial weights are drawn on the CPU: the same for every device.
-        source = generator_from(check_random_state(self.random_state))
-        self.module_ = self._network(rows, source).to(device)
-        return generator
-
-    def _network(self, rows, generator):
-        """Build the networks at the marginal mixture of y."""
-        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(
-                "hidden_layer_sizes must hold positive integers, got "
-                f"{self.hidden_layer_sizes!r}."
-            )
-        n_features, n_outputs = rows.X.shape[1], rows.y.shape[1]
-        family = make_family(self.family, self.covariance_type)
-        trunk = MLP(
-            self.n_estimators, n_features, sizes, self.activation, generator=generator
-        )
-        head = MixtureHead(
-            self.n_estimators,
-            trunk.n_out,
-            n_outputs,
-            [(family, self.n_components)],
-            min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
-            temperature=self.temperature,
-            generator=generator,
-        )
-        start = marginal_start(
-            self._y_scaler.transform(rows.y), rows.weights, self.n_components
-        )
-        head.start(*map(to_tensor, start))
-        # The first module is the seat of what the trunk sees of the features.
-        return MixtureNetwork(nn.Identity(), trunk, head)
-
-    def _settings(self, n_rows, *, one_pass=False):
-        """Turn the parameters into the loop's settings."""
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = 64 if n_rows < 2_000 else 128 if n_rows < 20_000 else 256
-        return Settings(
-            max_iter=1 if one_pass else self.max_iter,
-            batch_size=min(batch_size, n_rows),
-            learning_rate=self.learning_rate_init,
-            weight_decay=self.weight_decay,
-            warm_up=0.0 if one_pass else 0.1,
-            decay=not one_pass,
-            n_iter_no_change=self.n_iter_no_change,
-            tol=self.tol,
-            hold_out=0.0 if one_pass else self._held_out_share(n_rows),
-        )
-
-    def _held_out_share(self, n_rows):
-        stops = self.early_stopping
-        if stops == "auto":
-            stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
-        return self.validation_fraction if stops else 0.0
-
-    def _train(
-        self, rows: "_Rows", generator, settings: Settings, optimizer_state=None
-    ) -> History:
-        """Run the loop and leave ``module_`` trained and frozen."""
-        device = generator.device
-        objective = MixtureObjective(
-            self.module_,
-            to_tensor(self._x_scaler.transform(rows.X), device=device),
-            to_tensor(self._y_scaler.transform(rows.y), device=device),
-            to_tensor(rows.weights, device=device),
-            prior=_scale_prior(rows.weights.sum()),
-            log_scale=float(np.log(self._y_scaler.scale).sum()),
-            x_noise=self.x_noise,
-            y_noise=self.y_noise,
-            generator=generator,
-        )
-        metadata = {"sample_weight": rows.weights}
-        reporter = EpochReporter(
-            self, settings.max_iter, self._state, X=rows.X, y=rows.y, metadata=metadata
-        )
-        history = minimise(
-            self.module_.named_parameters(),
-            objective.training_loss,
-            objective.held_out_loss,
-            len(rows.y),
-            settings,
-            generator,
-            optimizer_state=optimizer_state,
-            on_epoch=reporter,
-        )
-        self.module_.requires_grad_(False)
-        reporter.finish()
-        return history
-
-    def _state(self):
-        """Return a copy of what a prediction needs, in the middle of training."""
-        module = copy.deepcopy(self.module_).requires_grad_(False)
-        return {"module_": module}
-
-    def _mixture(self, X: np.ndarray) -> Mixture:
-        """Return the ensemble's mixture in the units of y, one per row."""
-        device = next(self.module_.parameters()).device
-        x = to_tensor(self._x_scaler.transform(X), device=device)
-        with torch.no_grad():
-            mixture = self.module_(x).merge().map(lambda t: t.cpu().double())
-        return mixture.affine(
-            to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
-        )
-
-    def _query(
-        self, X: ArrayLike, query: Callable[[PredictiveDistribution], np.ndarray]
-    ) -> np.ndarray:
-        """Query the distribution of some rows at a time: memory stays bounded."""
-        X = self._checked_X(X)
-        parts = [
-            query(PredictiveDistribution(self._mixture(X[rows]), self._univariate))
-            for rows in _chunks(len(X))
-        ]
-        return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Training rows as arrays: X and y two-dimensional, weights positive."""
-
-    X: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray
-
-
-def _scale_prior(n_rows: float) -> ScalePrior:
-    always, for_few_rows = _PRIOR_SCALE
-    return ScalePrior(_PRIOR_SHAPE, always + for_few_rows / n_rows)
-
-
-def _chunks(n_rows: int) -> list[slice]:
-    return [slice(a, a + _CHUNK_ROWS) for a in range(0, n_rows, _CHUNK_ROWS)]

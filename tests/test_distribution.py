@@ -618,3 +618,78 @@ def test_values_to_condition_on_must_fit(values):
 def test_missing_values_to_condition_on_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         make("correlated").condition(0, [0.0, np.nan, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("query", AT_POINTS)
+@every_kind
+def test_a_single_row_answers_a_single_point_with_a_single_answer(kind, query):
+    result = getattr(make(kind)[1], query)(draw_points(kind))
+    assert np.shape(result) == answer_shape(query, kind, ())
+
+
+@pytest.mark.parametrize("query", AT_POINTS)
+@every_kind
+def test_no_rows_have_no_answers(kind, query):
+    nothing = make(kind)[[]]
+    for leading in [(0,), (0, 3), (1, 3)]:
+        result = getattr(nothing, query)(draw_points(kind, *leading))
+        assert result.shape == answer_shape(query, kind, (0, *leading[1:]))
+
+
+def test_entropy_needs_draws():
+    with pytest.raises(ValueError, match="n_samples must be at least 1"):
+        make("correlated").entropy(0)
+
+
+@every_kind
+def test_infinite_points_have_no_density(kind):
+    for sign in (-np.inf, np.inf):
+        y = sign * np.ones_like(draw_points(kind, 4))
+        assert (make(kind).log_prob(y) == -np.inf).all()
+        assert (make(kind).crps(y) == np.inf).all()
+
+
+@pytest.mark.parametrize("outputs", [[True, False], 0.7, [0.5]], ids=str)
+def test_outputs_are_integers(outputs):
+    with pytest.raises((TypeError, ValueError)):
+        make("independent").marginal(outputs)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"weights": [[1.0, 1.0]]},
+        {"weights": [[1.5, -0.5]]},
+        {"weights": [[1.0]]},
+        {"weights": [0.5, 0.5]},
+        {"stds": [[1.0, -1.0]]},
+        {"stds": [[1.0, 0.0]]},
+        {"stds": [[1.0], [1.0]]},
+        {"means": [[0.0, np.nan]]},
+        {"stds": None, "covariances": [[1.0, 1.0]]},
+        {"stds": None, "covariances": -np.ones((1, 2, 1, 1))},
+    ],
+    ids=str,
+)
+def test_from_params_refuses_what_is_no_distribution(params):
+    good = {"weights": [[0.5, 0.5]], "means": [[0.0, 1.0]], "stds": [[1.0, 1.0]]}
+    with pytest.raises(ValueError):  # noqa: PT011
+        PredictiveDistribution.from_params(**(good | params))
+
+
+def test_values_to_condition_on_are_not_shared_between_outputs():
+    dist = PredictiveDistribution.from_params(
+        np.ones((4, 1)), np.zeros((4, 1, 3)), np.ones((4, 1, 3))
+    )
+    with pytest.raises(ValueError, match="shape"):
+        dist.condition([0, 1], np.zeros((4, 1)))
+
+
+def test_probabilities_never_exceed_one():
+    rng = np.random.RandomState(0)
+    weights = rng.dirichlet(np.ones(5), 500)
+    dist = PredictiveDistribution.from_params(
+        weights, rng.normal(size=(500, 5)), np.ones((500, 5))
+    )
+    assert (dist.cdf(100.0) <= 1.0).all()
+    assert (dist.sf(-100.0) <= 1.0).all()

@@ -246,3 +246,8 @@ def test_make_family_names_what_it_knows_when_asked_for_something_else(name):
 def test_families_are_values():
     assert Normal("diag") == Normal() != Normal("spherical")
     assert len({MultivariateNormal(), MultivariateNormal("full")}) == 1
+
+
+def test_make_family_refuses_an_unknown_covariance_type():
+    with pytest.raises(ValueError, match="covariance_type='diagonal'"):
+        make_family("normal", "diagonal")

@@ -711,3 +711,72 @@ def test_entropy_moves_with_the_log_of_the_scale(layout, batch):
     torch.testing.assert_close(
         moved.entropy(*RULE), mixture.entropy(*RULE) + math.log(20.0)
     )
+
+
+@pytest.mark.parametrize(
+    "z", [-37.0, -20.0, -9.0, -6.0, -5.0, 0.0, 5.0, 8.0, 20.0, 37.0]
+)
+@pytest.mark.parametrize("shape", SHAPES_1D)
+def test_both_tails_are_relatively_exact_down_to_1e_300(shape, z):
+    weights, means, scales = map(np.asarray, SHAPES_1D[shape])
+    mixture = normal_mixture(weights, means, scales)
+    for k in np.flatnonzero(weights):
+        y = means[k] + z * scales[k]
+        log_cdf = logsumexp(norm.logcdf(y, means, scales), b=weights)
+        log_sf = logsumexp(norm.logsf(y, means, scales), b=weights)
+        np.testing.assert_allclose(mixture.cdf(tensor([y])), np.exp(log_cdf), 1e-10)
+        np.testing.assert_allclose(mixture.sf(tensor([y])), np.exp(log_sf), 1e-10)
+
+
+@pytest.mark.parametrize("level", [1e-300, 1e-100, 1e-12, 1e-6])
+def test_ppf_agrees_with_brentq_in_the_tails(level):
+    weights, means, scales = SHAPES_1D["overlapping"]
+
+    def residual(x):
+        return logsumexp(norm.logcdf(x, means, scales), b=weights) - np.log(level)
+
+    root = brentq(residual, -60, 9, xtol=1e-14)
+    result = normal_mixture(weights, means, scales).ppf(tensor([level])).item()
+    assert abs(result - root) < 1e-9
+
+
+@pytest.mark.parametrize("shape", SHAPES_1D)
+def test_cdf_of_ppf_is_the_level_down_to_1e_12(shape):
+    mixture = normal_mixture(*SHAPES_1D[shape])
+    levels = tensor(np.geomspace(1e-12, 0.5, 60))
+    reached = mixture.unsqueeze().cdf(mixture.ppf(levels)).squeeze(-1)
+    torch.testing.assert_close(reached, levels, rtol=1e-9, atol=0)
+    reached = mixture.unsqueeze().sf(mixture.ppf(1.0 - levels)).squeeze(-1)
+    torch.testing.assert_close(reached, 1.0 - (1.0 - levels), rtol=1e-9, atol=0)
+
+
+def test_mode_may_lie_far_from_every_mean():
+    # Ray and Lindsay (2005): two components, three modes.
+    covariances = [np.diag([1.0, 0.05]), np.diag([0.05, 1.0])]
+    means = [[0.0, 0.0], [1.0, 1.0]]
+    mixture = full_mixture([0.5, 0.5], means, covariances)
+    between = reference_log_prob([0.5, 0.5], means, covariances, [0.98, 0.02])
+    assert mixture.log_prob(mixture.mode()).item() >= between
+
+
+def test_mode_is_found_where_two_components_have_just_merged():
+    mixture = normal_mixture([0.5, 0.5], [-1.0, 1.0], [1.0, 1.0])
+    assert abs(mixture.mode().item()) < 1e-3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_mixture_can_be_conditioned_on_many_values(layout):
+    mixture = random_mixture(layout, n_outputs=3)
+    values = tensor([[0.0], [1.0], [5.0], [-2.0], [0.3]])
+    conditional = mixture.condition([1], values)
+    assert conditional.sample(4, generator()).shape == (5, 4, 2)
+    for row, value in enumerate(values):
+        expected = mixture.condition([1], value).mean()
+        torch.testing.assert_close(conditional[row].mean(), expected)
+
+
+def test_entropy_works_in_single_precision():
+    mixture = normal_mixture([0.5, 0.5], [0.0, 3.0], [1.0, 2.0])
+    single = mixture.map(lambda value: value.float())
+    result = single.entropy(*[part.float() for part in RULE])
+    np.testing.assert_allclose(result, mixture.entropy(*RULE), rtol=1e-4)

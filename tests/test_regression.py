@@ -98,7 +98,7 @@ def test_predictions_do_not_depend_on_the_rows_around(monkeypatch):
     X, y = table()
     model = quick().fit(X, y)
     whole = model.predict_quantiles(X)
-    monkeypatch.setattr("skmdn.regression._CHUNK_ROWS", 7)
+    monkeypatch.setattr("skmdn.conditional._CHUNK_ROWS", 7)
     np.testing.assert_allclose(model.predict_quantiles(X), whole, rtol=1e-12)
     order = np.random.RandomState(0).permutation(len(X))
     np.testing.assert_allclose(model.predict(X[order]), model.predict(X)[order])
