@@ -62,7 +62,7 @@ def branches_log_prob(X, y, *, noise=0.1):
     Returns
     -------
     log_prob : ndarray of shape (n_samples,)
-        log p(y | x).
+        Logarithm of p(y | x) for each row.
 
     Examples
     --------

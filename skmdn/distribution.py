@@ -1,7 +1,6 @@
 """The predictive distribution a user holds: numpy in, numpy out, exact queries."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .bridge import gaussian_mixture, generator_from, to_numpy, to_tensor
+from .bridge import gaussian_mixture, generator_from, to_tensor
 from .mixture import Mixture
+from .rowwise import RowwiseMixture, checked_points
 
 __all__ = ["PredictiveDistribution"]
 
-# Work arrays of about this many numbers stay in the processor's cache.
-_CHUNK_SIZE = 2**17
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PredictiveDistribution:
+class PredictiveDistribution(RowwiseMixture):
     r"""A mixture for every row, in the units of the target.
 
     .. math:: p(y \mid x_i) = \sum_{k=1}^K w_{ik} \, f_k(y \mid \theta_{ik})
@@ -63,10 +59,6 @@ class PredictiveDistribution:
     array([[-2.842,  2.842]])
     """
 
-    mixture: Mixture
-    univariate: bool
-    single: bool = False
-
     @classmethod
     def from_params(
         cls,
@@ -93,19 +85,9 @@ class PredictiveDistribution:
         -------
         dist : PredictiveDistribution
             The distributions.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not describe distributions.
         """
         mixture = gaussian_mixture(weights, means, stds, covariances)
         return cls(mixture, univariate=np.ndim(means) == 2)
-
-    def __len__(self) -> int:
-        if self.single:
-            raise TypeError("The distribution of a single row has no length.")
-        return self.mixture.batch_shape[0]
 
     def __getitem__(self, index: Any) -> "PredictiveDistribution":
         """Return the distribution of a row, or those of a slice, list or mask."""
@@ -125,16 +107,6 @@ class PredictiveDistribution:
         )
 
     # Parameters.
-
-    @property
-    def n_components(self) -> int:
-        """Number of components, those of all ensemble members together."""
-        return self.mixture.n_components
-
-    @property
-    def n_outputs(self) -> int:
-        """Dimension of the target."""
-        return self.mixture.n_outputs
 
     @property
     def weights(self) -> np.ndarray:
@@ -159,23 +131,53 @@ class PredictiveDistribution:
     # Moments.
 
     def mean(self) -> np.ndarray:
-        """Return the mean, ``(n_samples[, n_outputs])``."""
+        """Return the mean.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples[, n_outputs])
+            In the units of the target.
+        """
         return self._rows(self.mixture.mean(), 1)
 
     def var(self) -> np.ndarray:
-        """Return the variance of every output, ``(n_samples[, n_outputs])``."""
+        """Return the variance of every output.
+
+        Returns
+        -------
+        var : ndarray of shape (n_samples[, n_outputs])
+            In squared units of the target.
+        """
         return self._rows(self.mixture.variance(), 1)
 
     def std(self) -> np.ndarray:
-        """Return the standard deviation of every output."""
+        """Return the standard deviation of every output.
+
+        Returns
+        -------
+        std : ndarray of shape (n_samples[, n_outputs])
+            In the units of the target.
+        """
         return self._rows(self.mixture.variance().sqrt(), 1)
 
     def cov(self) -> np.ndarray:
-        """Return the covariance, ``(n_samples[, n_outputs, n_outputs])``."""
+        """Return the covariance of the outputs.
+
+        Returns
+        -------
+        cov : ndarray of shape (n_samples[, n_outputs, n_outputs])
+            The variance, if the target is one-dimensional.
+        """
         return self._rows(self.mixture.covariance(), 2)
 
     def mode(self) -> np.ndarray:
-        """Return the point of highest density, ``(n_samples[, n_outputs])``."""
+        """Return the point of highest density.
+
+        Returns
+        -------
+        mode : ndarray of shape (n_samples[, n_outputs])
+            Found by :func:`skmdn.modes.highest_mode`.
+        """
         cost = self.n_components**2 * self.n_outputs
         return self._rows(self._by_rows(lambda part: part.mode(), cost), 1)
 
@@ -203,25 +205,85 @@ class PredictiveDistribution:
         return self._at_points(log_prob, y, 0)
 
     def pdf(self, y: ArrayLike) -> np.ndarray:
-        """Return the density at points; see :meth:`log_prob`."""
+        """Return the density at points.
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        pdf : ndarray
+            One number per point, 0 where it underflows.
+        """
         return np.exp(self.log_prob(y))
 
     def responsibilities(self, y: ArrayLike) -> np.ndarray:
-        """Return p(component | y); the last axis is ``n_components``."""
+        """Return p(component | y).
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        responsibilities : ndarray of shape (..., n_components)
+            One row per point, which sums to 1.
+
+        Raises
+        ------
+        ValueError
+            If a point is so far out that the density of every component is 0.
+        """
         return self._at_points(_responsibilities, y, 0)
 
     # Distribution functions, each output by itself.
 
     def cdf(self, y: ArrayLike) -> np.ndarray:
-        """Return P(Y <= y) at points, for every output."""
+        """Return P(Y <= y) for every output by itself.
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        cdf : ndarray
+            Shaped like the points; small values keep their digits.
+        """
         return self._at_points(Mixture.cdf, y, 1)
 
     def sf(self, y: ArrayLike) -> np.ndarray:
-        """Return P(Y > y) at points, for every output, exact in the upper tail."""
+        """Return P(Y > y) for every output by itself.
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        sf : ndarray
+            Shaped like the points; small values keep their digits.
+        """
         return self._at_points(Mixture.sf, y, 1)
 
     def pit(self, y: ArrayLike) -> np.ndarray:
-        """Return the probability integral transform: uniform if calibrated."""
+        """Return the probability integral transform F(y).
+
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        pit : ndarray
+            Shaped like the points; uniform if the model is calibrated.
+        """
         return self.cdf(y)
 
     def ppf(self, q: ArrayLike) -> np.ndarray:
@@ -276,9 +338,17 @@ class PredictiveDistribution:
         return self.ppf([0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage])
 
     def crps(self, y: ArrayLike) -> np.ndarray:
-        """Return the continuous ranked probability score, in the target's units.
+        """Return the continuous ranked probability score of every output.
 
-        Closed form; lower is better. One number per point and output.
+        Parameters
+        ----------
+        y : array-like
+            Points; see the class's notes for their shapes.
+
+        Returns
+        -------
+        crps : ndarray
+            Shaped like the points, in the units of the target; lower is better.
         """
         return self._at_points(Mixture.crps, y, 1, self.n_components)
 
@@ -302,11 +372,6 @@ class PredictiveDistribution:
         -------
         draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
             Row by row.
-
-        Raises
-        ------
-        ValueError
-            If ``n_samples`` is smaller than 1.
         """
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
@@ -321,12 +386,23 @@ class PredictiveDistribution:
         n_samples: int = 10_000,
         random_state: int | np.random.RandomState | None = 0,
     ) -> np.ndarray:
-        """Return the differential entropy in nats, ``(n_samples,)``.
+        """Return the differential entropy in nats.
 
-        Exact quadrature for one output. With several it is the average of
-        ``-log_prob`` over ``n_samples`` draws (standard error: their standard
-        deviation over the root of their number), for which ``random_state`` is
-        the seed.
+        For one output it comes from quadrature and is exact. With several it is the
+        average of ``-log_prob`` over draws; its standard error is their standard
+        deviation over the root of their number.
+
+        Parameters
+        ----------
+        n_samples : int, default=10000
+            Number of draws per row, with several outputs.
+        random_state : int, RandomState instance or None, default=0
+            The seed of those draws.
+
+        Returns
+        -------
+        entropy : ndarray of shape (n_samples of X,)
+            One number per row.
         """
         if self.n_outputs == 1:
             nodes, weights = map(to_tensor, np.polynomial.legendre.leggauss(12))
@@ -400,84 +476,10 @@ class PredictiveDistribution:
                 f"values has shape {np.shape(values)}; expected "
                 f"({n_rows}, {len(chosen)}) or ({len(chosen)},)."
             )
-        fixed = _checked(known, "values").expand(n_rows, -1)
+        fixed = checked_points(known, "values").expand(n_rows, -1)
         _responsibilities(self.mixture.marginal(chosen), fixed)
         return PredictiveDistribution(
             self.mixture.condition(chosen, fixed), False, self.single
-        )
-
-    # Shapes.
-
-    def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
-        given = np.atleast_1d(outputs)
-        integers = given.dtype.kind in "iu"
-        chosen = [int(o) + self.n_outputs * (o < 0) for o in given]
-        known = integers and all(0 <= o < self.n_outputs for o in chosen)
-        if not chosen or not known or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"outputs={outputs!r} must name different outputs out of "
-                f"{self.n_outputs}."
-            )
-        return chosen
-
-    def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
-        """Return a result per row, without the axes that the target lacks."""
-        array = to_numpy(result)
-        if self.univariate:
-            array = array[(...,) + (0,) * output_axes]
-        return array[0] if self.single else array
-
-    def _by_rows(
-        self, query: Callable[..., Tensor], cost: int, *args: Tensor
-    ) -> Tensor:
-        """Query some rows at a time: ``cost`` numbers are at work for each."""
-        n_rows = self.mixture.batch_shape[0]
-        step = max(1, _CHUNK_SIZE // max(1, cost))
-        if n_rows <= step:
-            return query(self.mixture, *args)
-        parts = [slice(first, first + step) for first in range(0, n_rows, step)]
-        return torch.cat(
-            [query(self.mixture[part], *[a[part] for a in args]) for part in parts]
-        )
-
-    def _at_points(
-        self,
-        query: Callable[[Mixture, Tensor], Tensor],
-        y: ArrayLike,
-        output_axes: int,
-        cost_factor: int = 1,
-    ) -> np.ndarray:
-        """Query every point and give the answer the points' arrangement."""
-        points, shape = self._points(y)
-        cost = points.shape[1:].numel() * self.n_components * cost_factor
-        result = self._by_rows(
-            lambda part, some: query(part.unsqueeze(), some), cost, points
-        )
-        array = to_numpy(result)
-        if self.univariate:
-            array = array[(...,) + (0,) * output_axes]
-        return array.reshape(shape + array.shape[2:])[()]
-
-    def _points(self, y: ArrayLike) -> tuple[Tensor, tuple[int, ...]]:
-        """Return points ``(n_rows, n_points, n_outputs)`` and their arrangement."""
-        points = _checked(np.asarray(y, dtype=np.float64))
-        if self.univariate:
-            points = points.unsqueeze(-1)
-        n_rows = self.mixture.batch_shape[0]
-        shape = tuple(points.shape[:-1])
-        fits = points.ndim >= 1 and points.shape[-1] == self.n_outputs
-        if self.single and fits:
-            return points.reshape(1, -1, self.n_outputs), shape
-        if points.ndim == 1 and fits:
-            return points.expand(n_rows, 1, -1), (n_rows,)
-        if points.ndim == 2 and fits and len(points) in (1, n_rows):
-            return points.unsqueeze(1).expand(n_rows, -1, -1), (n_rows,)
-        if points.ndim == 3 and fits and len(points) in (1, n_rows):
-            return points.expand(n_rows, -1, -1), (n_rows, points.shape[1])
-        tail = "" if self.univariate else f", {self.n_outputs}"
-        raise ValueError(
-            f"y has shape {np.shape(y)}; expected ({n_rows}{tail}) for one point per "
-            f"row, or (1 or {n_rows}, n_points{tail}) for several."
         )
 
 
@@ -487,12 +489,6 @@ def _responsibilities(mixture: Mixture, points: Tensor) -> Tensor:
     if responsibilities.isnan().any():
         raise ValueError("A point is so far out that no component explains it.")
     return responsibilities
-
-
-def _checked(values: np.ndarray, name: str = "y") -> Tensor:
-    if np.isnan(values).any():
-        raise ValueError(f"{name} contains NaN.")
-    return to_tensor(values)
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

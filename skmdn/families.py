@@ -69,6 +69,7 @@ class Family(ABC):
         Parameters
         ----------
         centers : Tensor of shape (n_components, n_outputs)
+            Means.
         spreads : Tensor of shape (n_components, n_outputs)
             Standard deviations.
         min_scale : float

@@ -516,7 +516,7 @@ def test_answers_do_not_depend_on_how_many_rows_are_worked_at_a_time(kind, monke
         return whole | points
 
     at_once = answers()
-    monkeypatch.setattr("skmdn.distribution._CHUNK_SIZE", 1)
+    monkeypatch.setattr("skmdn.rowwise._CHUNK_SIZE", 1)
     for name, answer in answers().items():
         np.testing.assert_allclose(answer, at_once[name], rtol=1e-9, atol=1e-12)
 

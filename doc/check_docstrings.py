@@ -1,0 +1,72 @@
+"""Validate the public docstrings with the checks that setup.cfg names.
+
+python doc/check_docstrings.py
+"""
+
+import configparser
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
+from numpydoc.validate import ERROR_MSGS, validate
+
+MODULES = (
+    "skmdn",
+    "skmdn.bridge",
+    "skmdn.datasets",
+    "skmdn.distribution",
+    "skmdn.families",
+    "skmdn.metrics",
+    "skmdn.mixture",
+    "skmdn.modes",
+    "skmdn.networks",
+    "skmdn.numerics",
+    "skmdn.objectives",
+    "skmdn.plotting",
+    "skmdn.report",
+    "skmdn.training",
+)
+# What a user calls must document every parameter and result; inside the torch core
+# a line that states the shapes is enough.
+FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
+FULL |= {"skmdn.plotting"}
+SHORT = {"PR01", "RT01", "RT03", "YD01"}
+
+
+def public_names():
+    """Yield (module, dotted name) of public classes, functions and methods."""
+    for module in MODULES:
+        loaded = importlib.import_module(module)
+        for name in loaded.__all__:
+            member = getattr(loaded, name)
+            if not (inspect.isclass(member) or inspect.isfunction(member)):
+                continue
+            yield module, f"{module}.{name}"
+            if inspect.isclass(member):
+                for method, value in vars(member).items():
+                    documented = inspect.isfunction(value) or isinstance(
+                        value, property | classmethod
+                    )
+                    if documented and not method.startswith("_"):
+                        yield module, f"{module}.{name}.{method}"
+
+
+def main():
+    """Print what is wrong; exit with 1 if anything is."""
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg")
+    checks = config["tool:numpydoc_validation"]["checks"].replace(",", " ").split()
+    wanted = set(ERROR_MSGS) - set(checks) if "all" in checks else set(checks)
+    n_errors = 0
+    for module, name in public_names():
+        for code, message in validate(name)["errors"]:
+            if code in wanted and not (module not in FULL and code in SHORT):
+                n_errors += 1
+                print(f"{name}: {code} {message}")
+    print(f"{n_errors} errors")
+    return int(n_errors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Arrays in, arrays out: the shapes and the chunks of queries row by row."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .bridge import to_numpy, to_tensor
+from .mixture import Mixture
+
+__all__ = ["RowwiseMixture", "checked_points"]
+
+# Work arrays of about this many numbers stay in the processor's cache.
+_CHUNK_SIZE = 2**17
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RowwiseMixture:
+    """A mixture per row, and how its answers are arranged.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Batch shape ``(n_samples,)``, float64, on the CPU.
+    univariate : bool
+        Whether arrays lack the axis for the outputs.
+    single : bool, default=False
+        Whether arrays lack the axis for the only row.
+    """
+
+    mixture: Mixture
+    univariate: bool
+    single: bool = False
+
+    def __len__(self) -> int:
+        if self.single:
+            raise TypeError("The distribution of a single row has no length.")
+        return self.mixture.batch_shape[0]
+
+    @property
+    def n_components(self) -> int:
+        """Number of components, those of all ensemble members together."""
+        return self.mixture.n_components
+
+    @property
+    def n_outputs(self) -> int:
+        """Dimension of the target."""
+        return self.mixture.n_outputs
+
+    def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
+        given = np.atleast_1d(outputs)
+        integers = given.dtype.kind in "iu"
+        chosen = [int(o) + self.n_outputs * (o < 0) for o in given]
+        known = integers and all(0 <= o < self.n_outputs for o in chosen)
+        if not chosen or not known or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"outputs={outputs!r} must name different outputs out of "
+                f"{self.n_outputs}."
+            )
+        return chosen
+
+    def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
+        """Return a result per row, without the axes that the target lacks."""
+        array = to_numpy(result)
+        if self.univariate:
+            array = array[(...,) + (0,) * output_axes]
+        return array[0] if self.single else array
+
+    def _by_rows(
+        self, query: Callable[..., Tensor], cost: int, *args: Tensor
+    ) -> Tensor:
+        """Query some rows at a time: ``cost`` numbers are at work for each."""
+        n_rows = self.mixture.batch_shape[0]
+        step = max(1, _CHUNK_SIZE // max(1, cost))
+        if n_rows <= step:
+            return query(self.mixture, *args)
+        parts = [slice(first, first + step) for first in range(0, n_rows, step)]
+        return torch.cat(
+            [query(self.mixture[part], *[a[part] for a in args]) for part in parts]
+        )
+
+    def _at_points(
+        self,
+        query: Callable[[Mixture, Tensor], Tensor],
+        y: ArrayLike,
+        output_axes: int,
+        cost_factor: int = 1,
+    ) -> np.ndarray:
+        """Query every point and give the answer the points' arrangement."""
+        points, shape = self._points(y)
+        cost = points.shape[1:].numel() * self.n_components * cost_factor
+        result = self._by_rows(
+            lambda part, some: query(part.unsqueeze(), some), cost, points
+        )
+        array = to_numpy(result)
+        if self.univariate:
+            array = array[(...,) + (0,) * output_axes]
+        return array.reshape(shape + array.shape[2:])[()]
+
+    def _points(self, y: ArrayLike) -> tuple[Tensor, tuple[int, ...]]:
+        """Return points ``(n_rows, n_points, n_outputs)`` and their arrangement."""
+        points = checked_points(np.asarray(y, dtype=np.float64))
+        if self.univariate:
+            points = points.unsqueeze(-1)
+        n_rows = self.mixture.batch_shape[0]
+        shape = tuple(points.shape[:-1])
+        fits = points.ndim >= 1 and points.shape[-1] == self.n_outputs
+        if self.single and fits:
+            return points.reshape(1, -1, self.n_outputs), shape
+        if points.ndim == 1 and fits:
+            return points.expand(n_rows, 1, -1), (n_rows,)
+        if points.ndim == 2 and fits and len(points) in (1, n_rows):
+            return points.unsqueeze(1).expand(n_rows, -1, -1), (n_rows,)
+        if points.ndim == 3 and fits and len(points) in (1, n_rows):
+            return points.expand(n_rows, -1, -1), (n_rows, points.shape[1])
+        tail = "" if self.univariate else f", {self.n_outputs}"
+        raise ValueError(
+            f"y has shape {np.shape(y)}; expected ({n_rows}{tail}) for one point per "
+            f"row, or (1 or {n_rows}, n_points{tail}) for several."
+        )
+
+
+def checked_points(values: np.ndarray, name: str = "y") -> Tensor:
+    """Return a tensor, or say which array has NaN."""
+    if np.isnan(values).any():
+        raise ValueError(f"{name} contains NaN.")
+    return to_tensor(values)
