@@ -67,8 +67,8 @@ def branches_log_prob(X, y, *, noise=0.1):
     Examples
     --------
     >>> from skmdn.datasets import branches_log_prob
-    >>> branches_log_prob([[1.0]], [2.0]).round(3)
-    array([0.691])
+    >>> branches_log_prob([[1.0]], [2.0]).round(2)
+    array([0.69])
     """
     branch = 2.0 * np.sqrt(np.asarray(X)[:, 0])
     z = (np.asarray(y) - np.stack([branch, -branch])) / noise
