@@ -41,6 +41,10 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         state = dict(super().__getstate__(), _skmdn_version=__version__)
         if "module_" in state:
             state["module_"] = cpu_copy(state["module_"])
+        if state.get("_optimizer_state"):
+            state["_optimizer_state"] = {
+                name: value.cpu() for name, value in state["_optimizer_state"].items()
+            }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

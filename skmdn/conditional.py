@@ -53,6 +53,15 @@ class Rows:
     y: np.ndarray
     weights: np.ndarray
 
+    def count(self) -> float:
+        """Return how many rows these are worth to a prior that counts once.
+
+        A row of weight 2 is worth two rows. Weights below 1 count as one row each:
+        they are shares, not counts, and a sum of 1 must not make the prior as
+        strong as all the data.
+        """
+        return max(float(self.weights.sum()), float(len(self.weights)))
+
 
 class ConditionalMixture(TorchEstimator):
     """Base of the estimators whose networks map features to mixtures.
@@ -107,19 +116,25 @@ class ConditionalMixture(TorchEstimator):
             )
         return columns
 
-    def _prepare(self, rows, *, keep):
-        """Make scalers and networks, unless those of an earlier fit are kept."""
+    def _prepare(self, rows, *, keep, n_calls=0):
+        """Make scalers and networks, unless those of an earlier fit are kept.
+
+        ``n_calls`` earlier calls have used up as many seeds.
+        """
         device = resolve_device(self.device)
-        generator = generator_from(check_random_state(self.random_state), device)
+        rng = check_random_state(self.random_state)
+        if not isinstance(self.random_state, np.random.RandomState):
+            rng.randint(2, size=n_calls)
+        # Initial weights are drawn on the CPU: the same for every device. A fit that
+        # goes on draws as well, so that it holds out the rows of the first.
+        weight_source, generator = generator_from(rng), generator_from(rng, device)
         if keep:
             self.module_ = copy.deepcopy(self.module_).to(device)
             self.module_.requires_grad_(True)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights)
-        # Initial weights are drawn on the CPU: the same for every device.
-        source = generator_from(check_random_state(self.random_state))
-        self.module_ = self._network(rows, source).to(device)
+        self.module_ = self._network(rows, weight_source).to(device)
         return generator
 
     def _network(self, rows, generator):
@@ -175,16 +190,21 @@ class ConditionalMixture(TorchEstimator):
         return self.validation_fraction if stops else 0.0
 
     def _train(
-        self, rows: "Rows", generator, settings: Settings, optimizer_state=None
+        self, rows, generator, settings, *, n_seen=0.0, optimizer_state=None
     ) -> History:
-        """Run the loop and leave ``module_`` trained and frozen."""
+        """Run the loop and leave ``module_`` trained and frozen.
+
+        The prior counts once for these rows and ``n_seen`` earlier ones together.
+        """
+        self._n_seen = n_seen + rows.count()
         device = generator.device
         objective = MixtureObjective(
             self.module_,
             to_tensor(self._x_scaler.transform(rows.X), device=device),
             to_tensor(self._y_scaler.transform(rows.y), device=device),
             to_tensor(rows.weights, device=device),
-            prior=_scale_prior(rows.weights.sum()),
+            prior=_scale_prior(self._n_seen),
+            n_rows=self._n_seen,
             log_scale=float(np.log(self._y_scaler.scale).sum()),
             x_noise=self.x_noise,
             y_noise=self.y_noise,

@@ -46,9 +46,12 @@ class Family(ABC):
     event_ranks : dict of str to int
         The parameters' names, each with the number of its axes that follow the
         component axis.
+    gaussian : bool
+        Whether the components are normal, which closed forms ask for.
     """
 
     event_ranks: ClassVar[dict[str, int]]
+    gaussian: ClassVar[bool] = False
 
     # The network's side: unconstrained numbers become valid parameters.
 
@@ -145,6 +148,8 @@ class Family(ABC):
 
 class _Gaussian(Family):
     """What the two Gaussian layouts share: all that follows from mean and std."""
+
+    gaussian: ClassVar[bool] = True
 
     def mean(self, params: Params) -> Tensor:
         """Return the components' means."""

@@ -322,10 +322,9 @@ class Mixture:
         r"""Return the quantiles of every output.
 
         The root of :math:`F(x) = q` lies between the smallest and the largest
-        quantile of the components. It is found there by Chandrupatla's method
-        [1]_ down to the spacing of floating-point numbers; levels above one half
-        are solved on the survival function, which keeps the digits of
-        :math:`1 - q`.
+        quantile of the components, where :func:`skmdn.numerics.find_root` finds it
+        to the spacing of floating-point numbers. Levels above one half are solved
+        on the survival function, which keeps the digits of :math:`1 - q`.
 
         Parameters
         ----------
@@ -376,6 +375,7 @@ class Mixture:
            application to mesoscale forecast ensemble verification", Quarterly
            Journal of the Royal Meteorological Society 132, 2006.
         """
+        self._need_gaussians("crps")
         mean, std = self.component_means(), self.component_stds()
         weights = self.weights.unsqueeze(-1)
         distance = _mean_abs(y.unsqueeze(-2) - mean, std)
@@ -434,7 +434,12 @@ class Mixture:
 
         See :func:`skmdn.modes.highest_mode`.
         """
+        self._need_gaussians("mode")
         return highest_mode(self)
+
+    def _need_gaussians(self, query: str) -> None:
+        if not all(block.family.gaussian for block in self.blocks):
+            raise TypeError(f"{query} has a closed form for normal components only.")
 
     def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:
         r"""Return the differential entropy of one-dimensional mixtures in nats.

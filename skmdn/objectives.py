@@ -1,11 +1,11 @@
 r"""What the loop minimises: the penalised negative log-likelihood of a mixture.
 
 .. math::
-    L = -\frac{1}{\sum_i v_i} \Bigl[ \sum_i v_i \log p(y_i \mid x_i)
-    + \frac{1}{\sum_i v_i} \sum_i v_i \sum_k \log \pi(\sigma_k^2(x_i)) \Bigr]
+    L = -\frac{1}{\sum_i v_i} \sum_i v_i \Bigl[ \log p(y_i \mid x_i)
+    + \frac{1}{n} \sum_k \log \pi(\sigma_k^2(x_i)) \Bigr]
 
 with row weights v and an inverse-gamma prior on the variances, averaged over the
-rows and counted once.
+rows and counted once for the n rows they are worth.
 """
 
 from dataclasses import dataclass
@@ -56,6 +56,8 @@ class MixtureObjective:
         Positive row weights.
     prior : ScalePrior
         Keeps the likelihood bounded.
+    n_rows : float
+        The number of rows the prior is shared out over.
     log_scale : float
         Added to every loss: the log volume of the target's units.
     x_noise, y_noise : float
@@ -72,6 +74,7 @@ class MixtureObjective:
         weights: Tensor,
         *,
         prior: ScalePrior,
+        n_rows: float,
         log_scale: float,
         x_noise: float,
         y_noise: float,
@@ -79,9 +82,9 @@ class MixtureObjective:
     ) -> None:
         self.network = network
         self.x, self.y = x, y
-        self.total_weight = weights.sum()
         self.weights = weights / weights.mean()
         self.prior = prior
+        self.n_rows = n_rows
         self.log_scale = log_scale
         self.x_noise, self.y_noise = x_noise, y_noise
         self.generator = generator
@@ -91,7 +94,7 @@ class MixtureObjective:
         x = self._noisy(self.x[rows], self.x_noise)
         y = self._noisy(self.y[rows], self.y_noise)
         mixture = self.network(x)
-        log_prior = self.prior.log_prob(mixture) / self.total_weight
+        log_prior = self.prior.log_prob(mixture) / self.n_rows
         gain = self.weights[rows] * (mixture.log_prob(y) + log_prior)
         return self.log_scale - gain.mean(1)
 

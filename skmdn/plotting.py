@@ -185,10 +185,13 @@ class PredictiveDensityDisplay:
                 *self.observations,
                 s=10 if n_points < 1000 else 3,
                 color="black",
-                alpha=float(np.clip(150 / n_points, 0.1, 0.6)),
+                alpha=float(np.clip(300 / n_points, 0.2, 0.6)),
                 linewidths=0,
                 label="observed",
             )
+        if kind == "quantiles":
+            ax.legend(fontsize="small", frameon=False)
+        ax.set_ylim(self.target_values[0], self.target_values[-1])
         ax.set_xlabel(self.feature_name)
         ax.set_ylabel(self.target_name)
         ax.set_xlim(self.feature_values[0], self.feature_values[-1])
@@ -201,19 +204,18 @@ class PredictiveDensityDisplay:
         n_bands = len(levels) // 2
         for i in range(n_bands):
             share = levels[-1 - i] - levels[i]
+            paleness = 0.85 - 0.45 * i / max(1, n_bands - 1)
             ax.fill_between(
                 self.feature_values,
                 quantiles[:, i],
                 quantiles[:, -1 - i],
-                color="tab:blue",
-                alpha=0.15 + 0.45 * (i + 1) / n_bands / 2,
+                color=(0.9 * paleness, 0.55 + 0.4 * paleness, 1.0),
                 linewidth=0,
-                label=f"{share:.0%} interval",
+                label=f"{100 * share:.4g} % interval",
             )
         if len(levels) % 2:
             middle = quantiles[:, n_bands]
             ax.plot(self.feature_values, middle, color="navy", label="median")
-        ax.legend(fontsize="small", frameon=False)
 
 
 class PredictiveCalibrationDisplay:

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_consistent_length
 
-from ._sklearn import Interval, StrOptions, _fit_context
+from ._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
 from .base import unchanged_on_error, warn_about
 from .conditional import ConditionalMixture, row_chunks
 from .distribution import PredictiveDistribution
@@ -87,7 +87,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     ----------
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, if they are all strings.
     n_outputs_ : int
         Number of outputs.
@@ -112,10 +112,12 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
 
     Notes
     -----
-    Scales carry a weak inverse-gamma prior, counted once for the whole sample, so
-    that the likelihood stays bounded. Rows of weight 0 are dropped. A row of weight
-    2 equals the row repeated as long as training is full-batch without held-out
-    rows (below 50 rows with the defaults); with batches it does so in expectation.
+    Scales carry a weak inverse-gamma prior, counted once for all rows seen, so that
+    the likelihood stays bounded; weights below 1 count as one row each there.
+
+    Rows of weight 0 are dropped. A row of weight 2 equals the row repeated as long
+    as training is full-batch without held-out rows (below 50 rows with the
+    defaults); with batches it does so in expectation.
     A constant target or feature is only centred: its scale counts as 1.
 
     More components than rows are allowed; the superfluous ones overlap.
@@ -290,10 +292,14 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         goes_on = hasattr(self, "module_")
         with unchanged_on_error(self):
             rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
-            generator = self._prepare(rows, keep=goes_on)
-            settings = self._settings(len(rows.y), one_pass=True)
+            n_calls = getattr(self, "n_iter_", 0)
+            generator = self._prepare(rows, keep=goes_on, n_calls=n_calls)
             history = self._train(
-                rows, generator, settings, getattr(self, "_optimizer_state", None)
+                rows,
+                generator,
+                self._settings(len(rows.y), one_pass=True),
+                n_seen=getattr(self, "_n_seen", 0.0),
+                optimizer_state=getattr(self, "_optimizer_state", None),
             )
             self.loss_curve_ = [*getattr(self, "loss_curve_", []), *history.loss]
             self.validation_loss_curve_ = None
@@ -442,4 +448,6 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         score : float
             For the coefficient of determination use ``scoring="r2"``.
         """
-        return float(np.average(self.log_prob(X, y), weights=sample_weight))
+        log_prob = self.log_prob(X, y)
+        weights = _check_sample_weight(sample_weight, log_prob, dtype=np.float64)
+        return float(np.average(log_prob, weights=weights))

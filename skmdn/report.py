@@ -308,7 +308,7 @@ class Report:
 
         dist = predict_distribution(self.search, self.X_test)
         table = {
-            "row": self.y_test.index,
+            "index": self.y_test.index,
             "observed": self.y_test.to_numpy(),
             "mean": dist.mean(),
             "std": dist.std(),

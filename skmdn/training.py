@@ -242,8 +242,11 @@ class _BestStates:
         self.reference = self.loss.clone()
         self.waited = torch.zeros(n_members, dtype=torch.long, device=self.loss.device)
 
-    def update(self, flat: _FlatParameters, held_out: Tensor) -> None:
-        """Keep the members that improved, unless their patience has run out."""
+    def update(self, flat: _FlatParameters, held_out: Tensor) -> Tensor:
+        """Keep the members that improved, unless their patience has run out.
+
+        Returns the held-out losses; a member that has stopped stays at its best.
+        """
         running = self.waited < self.patience
         better = (held_out < self.loss) & running
         self.values = torch.where(better.unsqueeze(1), flat.values, self.values)
@@ -251,6 +254,7 @@ class _BestStates:
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
         self.waited = torch.where(clearly, 0, self.waited + running.long())
+        return torch.where(running, held_out, self.loss)
 
     def all_stopped(self) -> bool:
         """Tell whether no member is running any more."""
@@ -341,16 +345,21 @@ def minimise(
     history = History()
     best = _BestStates(flat, settings) if settings.hold_out else None
     good = flat.values.clone()
+
+    def judge() -> Tensor:
+        with torch.no_grad():
+            return held_out_loss(held_out_rows)
+
     try:
+        if best is not None:
+            best.update(flat, judge())
         for epoch in range(1, settings.max_iter + 1):
             losses = _run_epoch(
                 flat, optimizer, training_loss, rows, settings, generator
             )
             held_out = None
             if best is not None:
-                with torch.no_grad():
-                    held_out = held_out_loss(held_out_rows)
-                best.update(flat, held_out)
+                held_out = best.update(flat, judge())
                 history.held_out.append(_mean(held_out))
             history.loss.append(_mean(losses))
             lost = ~(flat.values.isfinite().all(1) & losses.isfinite())

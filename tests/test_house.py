@@ -149,6 +149,23 @@ def test_every_public_name_is_documented():
             assert name in api, f"{module}.{name} is missing in doc/api.rst"
 
 
+def test_the_readmes_code_runs():
+    readme = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert len(names["dist"]) == len(names["y_test"])
+
+
+def test_the_readme_has_two_set_up_commands():
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^pip install .*", readme, re.MULTILINE)
+    assert len(commands) == 2
+    assert all("-c constraints.txt" in command for command in commands)
+    assert "python -m skmdn" in commands[0]
+    assert "python -m pytest" in commands[1]
+
+
 def test_a_foreign_package_around_our_modules_is_refused():
     code = (
         "import sys, types\n"

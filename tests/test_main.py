@@ -71,7 +71,7 @@ def test_a_mixed_table_gives_scores_and_a_folder(tmp_path, capsys, separator):
     assert (folder / "figure.png").stat().st_size > 20_000
     quantiles = pd.read_csv(folder / "quantiles.csv")
     assert len(quantiles) == 18
-    held_out = frame.loc[quantiles["row"]]
+    held_out = frame.loc[quantiles["index"]]
     np.testing.assert_allclose(quantiles["observed"], held_out["price"])
     levels = ["q0.05", "q0.25", "q0.5", "q0.75", "q0.95"]
     assert (np.diff(quantiles[levels], axis=1) > 0).all()

@@ -50,7 +50,7 @@ def test_quantile_bands_nest_and_are_labelled(fitted):
         model, X, kind="quantiles", levels=[0.9, 0.1, 0.5, 0.25, 0.75]
     )
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert labels == ["80% interval", "50% interval", "median"]
+    assert labels == ["80 % interval", "50 % interval", "median"]
     assert display.quantiles.shape == (200, 5)
 
 

@@ -113,6 +113,19 @@ def test_each_member_ends_in_its_own_best_state():
     assert 35 < len(history.loss) < 60
 
 
+def test_the_state_before_training_is_a_candidate():
+    center, loss, _ = quadratic()
+    history = run(
+        center,
+        loss,
+        held_out_loss=lambda rows: center.square().sum(1),
+        hold_out=0.1,
+        max_iter=9,
+    )
+    assert center.data.abs().max() == 0.0
+    assert history.best.max() == 0.0
+
+
 def test_patience_counts_improvements_larger_than_tol():
     position = torch.nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
     history = run(
@@ -123,7 +136,7 @@ def test_patience_counts_improvements_larger_than_tol():
         tol=1.0,
         n_iter_no_change=5,
     )
-    assert len(history.loss) == 6
+    assert len(history.loss) == 5
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
