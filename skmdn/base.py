@@ -89,24 +89,36 @@ class Standardizer:
     Parameters
     ----------
     mean, scale : ndarray of shape (n_columns,)
-        A column without spread has scale 1.
+        A column without spread has scale 1. A scale may be negative.
     """
 
     mean: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray, weights: np.ndarray) -> "Standardizer":
-        """Measure columns; rows of weight w count w times."""
+    def fit(
+        cls, values: np.ndarray, weights: np.ndarray, *, orient: bool = False
+    ) -> "Standardizer":
+        """Measure columns; rows of weight w count w times.
+
+        With ``orient`` a column that leans to the left gets a negative scale, so
+        that a column and its mirror image are standardised to the same numbers.
+        """
         share = weights / weights.sum()
-        # Scaled by the largest value, so that no square overflows.
+        # Scaled by the largest value, so that no power overflows.
         size = np.abs(values).max(axis=0)
         size[size == 0.0] = 1.0
         values = values / size
         mean = share @ values
         scale = np.sqrt(share @ np.square(values - mean))
         constant = scale <= 10 * np.finfo(np.float64).eps
-        return cls(mean * size, np.where(constant, 1.0, scale * size))
+        scale = np.where(constant, 1.0, scale)
+        lean = share @ ((values - mean) / scale) ** 3
+        scale = np.where(constant, 1.0, scale * size)
+        if orient:
+            # Not where the sign of a symmetric column is a matter of rounding.
+            scale = np.where(lean < -1e-8, -scale, scale)
+        return cls(mean * size, scale)
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return standardised values."""

@@ -133,7 +133,7 @@ class ConditionalMixture(TorchEstimator):
             self.module_.requires_grad_(True)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
-        self._y_scaler = Standardizer.fit(rows.y, rows.weights)
+        self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
         self.module_ = self._network(rows, weight_source).to(device)
         return generator
 
@@ -205,7 +205,7 @@ class ConditionalMixture(TorchEstimator):
             to_tensor(rows.weights, device=device),
             prior=_scale_prior(self._n_seen),
             n_rows=self._n_seen,
-            log_scale=float(np.log(self._y_scaler.scale).sum()),
+            log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
             x_noise=self.x_noise,
             y_noise=self.y_noise,
             generator=generator,

@@ -344,8 +344,10 @@ class PredictiveCalibrationDisplay:
         band = {"color": "0.85", "linewidth": 0}
         histogram.axhspan(low * scale, high * scale, **band)
         edges = np.linspace(0.0, 1.0, self.n_bins + 1)
-        bars = {"facecolor": (0.12, 0.47, 0.71, 0.45), "edgecolor": "C0"}
+        bars = {"facecolor": "#c6dcef", "edgecolor": "C0"}
         histogram.hist(self.pit, edges, density=True, **bars)
+        for end in (low, high):
+            histogram.axhline(end * scale, color="0.5", linewidth=0.8, linestyle=":")
         histogram.axhline(1.0, color="black", linewidth=0.8)
         histogram.set(xlabel="PIT  F(y)", ylabel="density", xlim=(0, 1))
         nominal, observed = self.coverage_curve()

@@ -38,6 +38,17 @@ def test_a_column_without_spread_is_only_centred(constant):
     np.testing.assert_allclose(scaler.transform(values), 0.0, atol=1e-6)
 
 
+def test_a_column_and_its_mirror_image_become_the_same_numbers():
+    values = np.random.RandomState(0).gamma(2.0, size=(50, 1))
+    moved = [
+        Standardizer.fit(v, np.ones(50), orient=True).transform(v)
+        for v in (values, -values)
+    ]
+    np.testing.assert_allclose(moved[0], moved[1])
+    symmetric = Standardizer.fit(np.c_[[-1.0, 0, 1]], np.ones(3), orient=True)
+    assert symmetric.scale > 0
+
+
 def test_huge_values_do_not_overflow():
     values = np.array([[1e200], [-1e200], [3e200]])
     scaler = Standardizer.fit(values, np.ones(3))
