@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Family", "MultivariateNormal", "Normal", "make_family"]
+__all__ = ["FAMILIES", "Family", "MultivariateNormal", "Normal", "make_family"]
 
 Params = dict[str, Tensor]
 
@@ -434,7 +434,9 @@ def _reorder(factor: Tensor, order: list[int]) -> Tensor:
     return triangle * sign.unsqueeze(-1)
 
 
-_FAMILIES = {"normal": (Normal, MultivariateNormal)}
+# What the names of the parameter ``family`` stand for: the class for independent
+# outputs and the one for outputs that vary together.
+FAMILIES = {"normal": (Normal, MultivariateNormal)}
 
 
 def make_family(family: "str | Family", covariance_type: str = "diag") -> Family:
@@ -459,8 +461,8 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
     """
     if isinstance(family, Family):
         return family
-    if family not in _FAMILIES:
-        known = ", ".join(repr(name) for name in sorted(_FAMILIES))
+    if family not in FAMILIES:
+        known = ", ".join(repr(name) for name in sorted(FAMILIES))
         raise ValueError(
             f"family={family!r} is not known: use one of {known}, or a Family object."
         )
@@ -469,6 +471,6 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
             f"covariance_type={covariance_type!r} is not known: use one of 'full', "
             "'diag', 'spherical', 'tied'."
         )
-    independent, joint = _FAMILIES[family]
+    independent, joint = FAMILIES[family]
     kind = independent if covariance_type in ("diag", "spherical") else joint
     return kind(covariance_type)

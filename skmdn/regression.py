@@ -10,7 +10,7 @@ from ._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
 from .base import unchanged_on_error, warn_about
 from .conditional import ConditionalMixture, row_chunks
 from .distribution import PredictiveDistribution
-from .families import Family
+from .families import FAMILIES, Family
 from .networks import ACTIVATIONS
 
 __all__ = ["MixtureDensityRegressor"]
@@ -36,7 +36,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         How several outputs vary together within a component: independently, with
         a covariance matrix of its own, independently with one scale, or with one
         matrix shared by all components (which still depends on x).
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : tuple of int or int, default=(64, 64)
         Width of each hidden layer; ``()`` makes the parameters linear in x.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
@@ -144,9 +144,12 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
 
     _parameter_constraints: dict = {
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
-        "family": [StrOptions({"normal"}), Family],
+        "family": [StrOptions(set(FAMILIES)), Family],
         "covariance_type": [StrOptions({"full", "diag", "spherical", "tied"})],
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(numbers.Integral, 1, None, closed="left"),
+        ],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "temperature": [Interval(numbers.Real, 0, None, closed="neither")],

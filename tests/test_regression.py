@@ -498,6 +498,7 @@ def test_bad_weights_are_refused():
         {"min_scale": -1.0},
         {"hidden_layer_sizes": (8, 0)},
         {"hidden_layer_sizes": ("a",)},
+        {"hidden_layer_sizes": 0},
         {"validation_fraction": 1.0},
         {"batch_size": 0},
         {"learning_rate_init": 0.0},
