@@ -357,15 +357,10 @@ def minimise(
             losses = _run_epoch(
                 flat, optimizer, training_loss, rows, settings, generator
             )
-            held_out = None
-            if best is not None:
-                held_out = best.update(flat, judge())
-                history.held_out.append(_mean(held_out))
             history.loss.append(_mean(losses))
-            lost = ~(flat.values.isfinite().all(1) & losses.isfinite())
-            if bool(lost.any()):
-                flat.values[lost] = good[lost]
-                optimizer.recover(lost)
+            if best is not None:
+                history.held_out.append(_mean(best.update(flat, judge())))
+            if _rescue(flat, good, losses, optimizer):
                 history.n_recoveries += 1
                 if history.n_recoveries > settings.max_recoveries:
                     history.gave_up = True
@@ -404,6 +399,18 @@ def _run_epoch(
         total += losses.detach()
         n_batches += 1
     return total / n_batches
+
+
+def _rescue(
+    flat: _FlatParameters, good: Tensor, losses: Tensor, optimizer: _Optimizer
+) -> bool:
+    """Take members that are no longer finite back to their last good state."""
+    lost = ~(flat.values.isfinite().all(1) & losses.isfinite())
+    if not bool(lost.any()):
+        return False
+    flat.values[lost] = good[lost]
+    optimizer.recover(lost)
+    return True
 
 
 def _mean(losses: Tensor) -> float:
