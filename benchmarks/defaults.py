@@ -37,6 +37,8 @@ VARIANTS = {
     "n_iter_no_change=20": {"n_iter_no_change": 20},
     "early_stopping=False": {"early_stopping": False},
     "x_noise=0.05": {"x_noise": 0.05},
+    "embedding='ple'": {"embedding": "ple"},
+    "embedding='ple+cos'": {"embedding": "ple+cos"},
 }
 
 

@@ -16,6 +16,7 @@ MODULES = (
     "skmdn.bridge",
     "skmdn.datasets",
     "skmdn.distribution",
+    "skmdn.embeddings",
     "skmdn.families",
     "skmdn.metrics",
     "skmdn.mixture",

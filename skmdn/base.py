@@ -26,6 +26,7 @@ __all__ = [
     "EpochReporter",
     "Standardizer",
     "TorchEstimator",
+    "bin_edges",
     "import_extra",
     "marginal_start",
     "resolve_device",
@@ -123,6 +124,18 @@ class Standardizer:
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return standardised values."""
         return (values - self.mean) / self.scale
+
+
+def bin_edges(values: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
+    """Return distinct quantiles of a column, at most ``n_bins + 1`` of them.
+
+    The quantiles are values of the column and count weights as repetitions.
+    """
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    wanted = np.linspace(0.0, 1.0, n_bins + 1) * reached[-1]
+    places = np.searchsorted(reached, wanted).clip(max=len(values) - 1)
+    return np.unique(values[order][places])
 
 
 def marginal_start(

@@ -9,18 +9,19 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from torch import nn
 
 from ._sklearn import _check_sample_weight
 from .base import (
     EpochReporter,
     Standardizer,
     TorchEstimator,
+    bin_edges,
     marginal_start,
     resolve_device,
 )
 from .bridge import generator_from, to_tensor
 from .distribution import PredictiveDistribution
+from .embeddings import FeatureEmbedding
 from .families import make_family
 from .mixture import Mixture
 from .networks import MLP, MixtureHead, MixtureNetwork
@@ -31,6 +32,10 @@ __all__ = ["ConditionalMixture", "Rows", "row_chunks"]
 
 # min_scale="auto": a share of the target's standard deviation.
 _MIN_SCALE = 1e-3
+
+# embedding: bins and cosines per feature.
+_N_BINS = 16
+_N_COSINES = 8
 
 # Rows that go through the network together at prediction.
 _CHUNK_ROWS = 2**14
@@ -145,15 +150,15 @@ class ConditionalMixture(TorchEstimator):
                 "hidden_layer_sizes must hold positive integers, got "
                 f"{self.hidden_layer_sizes!r}."
             )
-        n_features, n_outputs = rows.X.shape[1], rows.y.shape[1]
         family = make_family(self.family, self.covariance_type)
+        block = self._input_block(rows, generator)
         trunk = MLP(
-            self.n_estimators, n_features, sizes, self.activation, generator=generator
+            self.n_estimators, block.n_out, sizes, self.activation, generator=generator
         )
         head = MixtureHead(
             self.n_estimators,
             trunk.n_out,
-            n_outputs,
+            rows.y.shape[1],
             [(family, self.n_components)],
             min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
             temperature=self.temperature,
@@ -163,8 +168,26 @@ class ConditionalMixture(TorchEstimator):
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
         head.start(*map(to_tensor, start))
-        # The first module is the seat of what the trunk sees of the features.
-        return MixtureNetwork(nn.Identity(), trunk, head)
+        return MixtureNetwork(block, trunk, head)
+
+    def _input_block(self, rows, generator):
+        """Build what the trunk sees of the features."""
+        edges, n_cosines = [], 0
+        if self.embedding != "none":
+            columns = self._x_scaler.transform(rows.X).T
+            edges = [
+                to_tensor(bin_edges(column, rows.weights, _N_BINS))
+                for column in columns
+            ]
+        if self.embedding == "ple+cos":
+            n_cosines = _N_COSINES
+        return FeatureEmbedding(
+            self.n_estimators,
+            rows.X.shape[1],
+            edges=edges,
+            n_cosines=n_cosines,
+            generator=generator,
+        )
 
     def _settings(self, n_rows, *, one_pass=False):
         """Turn the parameters into the loop's settings."""

@@ -40,6 +40,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         Width of each hidden layer; ``()`` makes the parameters linear in x.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
+    embedding : {"none", "ple", "ple+cos"}, default="none"
+        What the networks see beside the standardised features: nothing, 16
+        piecewise-linear bins per feature, or also 8 cosines per feature with
+        learned frequencies. Bins help on jagged tables, not on smooth functions.
     n_estimators : int, default=5
         Number of networks M. Each starts differently, holds out other rows and
         shuffles by itself.
@@ -151,6 +155,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "embedding": [StrOptions({"none", "ple", "ple+cos"})],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
         "min_scale": [
@@ -184,6 +189,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         covariance_type="diag",
         hidden_layer_sizes=(64, 64),
         activation="silu",
+        embedding="none",
         n_estimators=5,
         temperature=1.0,
         min_scale="auto",
@@ -207,6 +213,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         self.covariance_type = covariance_type
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.embedding = embedding
         self.n_estimators = n_estimators
         self.temperature = temperature
         self.min_scale = min_scale

@@ -14,13 +14,14 @@ import skmdn
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "skmdn").glob("*.py"))
 TORCH_ONLY = {
-    "mixture",
+    "embeddings",
     "families",
+    "mixture",
     "modes",
-    "numerics",
     "networks",
-    "training",
+    "numerics",
     "objectives",
+    "training",
 }
 
 

@@ -1,0 +1,108 @@
+r"""What the trunk sees of the features: themselves, and bins and waves beside them.
+
+A network on raw features learns smooth functions first; tables are often jagged.
+Beside the standardised features an embedding puts
+
+.. math::
+    \mathrm{ple}_b(x) = \mathrm{clip}\Bigl(\frac{x - l_b}{r_b - l_b}, 0, 1\Bigr) -
+    \tfrac12, \qquad
+    \cos(2 \pi \omega x + \beta)
+
+that is, one number for each bin between quantiles of a feature (equation (1) of [1]_)
+and cosines whose frequencies and phases are learned (as in equation (2) of [1]_).
+
+References
+----------
+.. [1] Y. Gorishniy, I. Rubachev and A. Babenko, "On embeddings for numerical features
+   in tabular deep learning", Advances in Neural Information Processing Systems 35,
+   2022.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FeatureEmbedding"]
+
+
+class FeatureEmbedding(nn.Module):
+    """Raw features, piecewise-linear bins and trainable cosines, side by side.
+
+    Parameters
+    ----------
+    n_members, n_features : int
+        The number of members and of features.
+    edges : sequence of Tensor, optional
+        For each feature the ascending edges of its bins; fewer than two edges make
+        no bin. The outer bins go on beyond their outer edge, so that nothing is
+        constant outside the data.
+    n_cosines : int, default=0
+        Cosines per feature and member.
+    generator : torch.Generator, optional
+        The source of frequencies (standard normal) and phases (uniform).
+    """
+
+    bin_feature: Tensor
+    bin_left: Tensor
+    bin_width: Tensor
+    bin_low: Tensor
+    bin_high: Tensor
+
+    def __init__(
+        self,
+        n_members: int,
+        n_features: int,
+        *,
+        edges: Sequence[Tensor] = (),
+        n_cosines: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.n_cosines = n_cosines
+        self._place_bins(edges)
+        shape = (n_members, 1, n_features * n_cosines)
+        frequency = torch.empty(shape, dtype=torch.float64)
+        phase = torch.empty(shape, dtype=torch.float64)
+        if n_cosines:
+            self.frequency = nn.Parameter(frequency.normal_(generator=generator))
+            phase.uniform_(-math.pi, math.pi, generator=generator)
+            self.phase = nn.Parameter(phase)
+
+    def _place_bins(self, edges: Sequence[Tensor]) -> None:
+        """Lay the bins of all features end to end."""
+        counts = torch.tensor([max(0, len(edge) - 1) for edge in edges] or [0])
+        feature = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        empty = torch.empty(0, dtype=torch.float64)
+        left = torch.cat([empty, *(edge[:-1] for edge in edges if len(edge) > 1)])
+        right = torch.cat([empty, *(edge[1:] for edge in edges if len(edge) > 1)])
+        low, high = torch.zeros_like(left), torch.ones_like(left)
+        ends = counts.cumsum(0)[counts > 0]
+        low[ends - counts[counts > 0]] = -math.inf
+        high[ends - 1] = math.inf
+        for name, value in {
+            "bin_feature": feature,
+            "bin_left": left,
+            "bin_width": right - left,
+            "bin_low": low,
+            "bin_high": high,
+        }.items():
+            self.register_buffer(name, value)
+
+    @property
+    def n_out(self) -> int:
+        """The number of columns the trunk sees."""
+        return self.n_features * (1 + self.n_cosines) + len(self.bin_left)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``(members, rows, n_features)`` as ``(members, rows, n_out)``."""
+        parts = [x]
+        if len(self.bin_left):
+            inside = (x[..., self.bin_feature] - self.bin_left) / self.bin_width
+            parts.append(inside.clamp(self.bin_low, self.bin_high) - 0.5)
+        if self.n_cosines:
+            waves = x.repeat_interleave(self.n_cosines, -1) * self.frequency
+            parts.append(torch.cos(2.0 * math.pi * waves + self.phase))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
