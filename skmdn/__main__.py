@@ -79,10 +79,10 @@ def _parse(argv):
         help="share of rows held out for the scores (%(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of all randomness (%(default)s)"
+        "--seed", type=_seed, default=0, help="seed of all randomness (%(default)s)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=None, help="processes of the search (1)"
+        "--jobs", type=_jobs, default=None, help="processes of the search (1)"
     )
     options = parser.parse_args(argv)
     if options.file is not None and options.target is None:
@@ -94,6 +94,20 @@ def _positive(text):
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _seed(text):
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2**32 - 1")
+    return number
+
+
+def _jobs(text):
+    number = int(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("0 processes cannot work; -1 takes all cores")
     return number
 
 

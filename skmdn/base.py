@@ -1,6 +1,7 @@
 """What the estimators share: pickling, scaling, the start of a fit and its reports."""
 
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -226,6 +227,7 @@ def resolve_device(device: str) -> str:
     """
     try:
         torch.empty(0, device=device)
+        torch.Generator(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -281,7 +283,7 @@ class EpochReporter:
         self.data = dict(data, estimator=estimator)
         self.fitted_attributes = fitted_attributes
         # verbose=1: some twenty lines in all; 2: one per epoch.
-        self.every = 1 if estimator.verbose > 1 else max(1, max_iter // 20)
+        self.every = 1 if estimator.verbose > 1 else math.ceil(max_iter / 20)
         self.context = None
         if hasattr(estimator, "_init_callback_context"):
             self.context = estimator._init_callback_context(max_subtasks=max_iter)

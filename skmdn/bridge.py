@@ -82,8 +82,9 @@ def gaussian_mixture(
         factor = {"mean": mean, "precision_factor": torch.linalg.inv(root)}
         block = Block(MultivariateNormal(), factor, n_components)
     else:
-        _expect("stds", _finite("stds", stds), np.shape(means))
-        scale = _finite("stds", stds).reshape(mean.shape)
+        scale = _finite("stds", stds)
+        _expect("stds", scale, np.shape(means))
+        scale = scale.reshape(mean.shape)
         if (scale <= 0).any():
             raise ValueError("stds must be positive.")
         block = Block(Normal(), {"mean": mean, "scale": scale}, n_components)

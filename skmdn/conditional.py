@@ -37,6 +37,19 @@ _MIN_SCALE = 1e-3
 _N_BINS = 16
 _N_COSINES = 8
 
+# Parameters that shape the networks: they cannot change while a fit goes on.
+_SHAPING = (
+    "n_components",
+    "family",
+    "covariance_type",
+    "hidden_layer_sizes",
+    "activation",
+    "embedding",
+    "n_estimators",
+    "temperature",
+    "min_scale",
+)
+
 # Rows that go through the network together at prediction.
 _CHUNK_ROWS = 2**14
 
@@ -133,13 +146,21 @@ class ConditionalMixture(TorchEstimator):
         # Initial weights are drawn on the CPU: the same for every device. A fit that
         # goes on draws as well, so that it holds out the rows of the first.
         weight_source, generator = generator_from(rng), generator_from(rng, device)
+        shape = {name: repr(getattr(self, name)) for name in _SHAPING}
         if keep:
+            changed = [n for n in _SHAPING if shape[n] != self._shaped_by[n]]
+            if changed:
+                raise ValueError(
+                    f"{', '.join(changed)} changed since the networks were made; fit "
+                    "with warm_start=False to make new ones."
+                )
             self.module_ = copy.deepcopy(self.module_).to(device)
             self.module_.requires_grad_(True)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
         self.module_ = self._network(rows, weight_source).to(device)
+        self._shaped_by = shape
         return generator
 
     def _network(self, rows, generator):
@@ -259,9 +280,12 @@ class ConditionalMixture(TorchEstimator):
     def _mixture(self, X: np.ndarray) -> Mixture:
         """Return the ensemble's mixture in the units of y, one per row."""
         device = next(self.module_.parameters()).device
-        x = to_tensor(self._x_scaler.transform(X), device=device)
+        parts = []
         with torch.no_grad():
-            mixture = self.module_(x).merge().map(lambda t: t.cpu().double())
+            for rows in row_chunks(len(X)):
+                x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
+                parts.append(self.module_(x).merge().map(lambda t: t.cpu().double()))
+        mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
         return mixture.affine(
             to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
         )

@@ -1,5 +1,6 @@
 """The predictive distribution a user holds: numpy in, numpy out, exact queries."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -184,7 +185,9 @@ class PredictiveDistribution(RowwiseMixture):
     # Densities.
 
     def log_prob(self, y: ArrayLike) -> np.ndarray:
-        """Return the log density at points, in nats; finite however far out.
+        """Return the log density at points, in nats.
+
+        It is finite as far out as the square of the distance is.
 
         Parameters
         ----------
@@ -331,7 +334,7 @@ class PredictiveDistribution(RowwiseMixture):
         interval : ndarray of shape (n_samples, 2[, n_outputs])
             Lower and upper ends.
         """
-        if not 0.0 < coverage < 1.0:
+        if np.ndim(coverage) or not 0.0 < coverage < 1.0:
             raise ValueError(
                 f"coverage must lie strictly between 0 and 1, got {coverage!r}."
             )
@@ -373,7 +376,7 @@ class PredictiveDistribution(RowwiseMixture):
         draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
             Row by row.
         """
-        if n_samples < 1:
+        if operator.index(n_samples) < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
         generator = generator_from(random_state)
         draws = self._by_rows(

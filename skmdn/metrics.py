@@ -1,7 +1,9 @@
 """Proper scores and calibration of fitted estimators, pipelines and searches."""
 
 import numpy as np
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from ._sklearn import _check_sample_weight
 
 __all__ = ["interval_coverage", "mean_crps", "neg_crps_scorer", "predict_distribution"]
 
@@ -87,8 +89,10 @@ def mean_crps(estimator, X, y, sample_weight=None):
     >>> mean_crps(model, X, y) < 0.7
     True
     """
-    crps = predict_distribution(estimator, X).crps(_targets(y))
-    return float(np.average(crps.reshape(len(crps), -1).mean(1), weights=sample_weight))
+    dist = predict_distribution(estimator, X)
+    crps = dist.crps(_targets(dist, y)).reshape(len(dist), -1).mean(1)
+    weights = _check_sample_weight(sample_weight, crps, ensure_non_negative=True)
+    return float(np.average(crps, weights=weights))
 
 
 def neg_crps_scorer(estimator, X, y, sample_weight=None):
@@ -132,9 +136,15 @@ def interval_coverage(estimator, X, y, coverage=0.9):
     share : float
         Between 0 and 1.
     """
-    pit = predict_distribution(estimator, X).pit(_targets(y))
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage must lie between 0 and 1, got {coverage!r}.")
+    dist = predict_distribution(estimator, X)
+    pit = dist.pit(_targets(dist, y))
     return float(np.mean(np.abs(pit - 0.5) <= 0.5 * coverage))
 
 
-def _targets(y):
-    return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+def _targets(dist, y):
+    """Return targets in the form that the distribution expects."""
+    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    check_consistent_length(dist, y)
+    return y.reshape(len(y)) if dist.univariate else y.reshape(len(y), dist.n_outputs)

@@ -43,9 +43,8 @@ def find_root(
     a, b = low, high
     fa, fb = function(a), function(b)
     c, fc = a, fa
-    best = torch.where(fa.abs() <= fb.abs(), a, b)
     done = (fa >= 0) | (fb <= 0)
-    best = torch.where(fa >= 0, a, torch.where(fb <= 0, b, best))
+    best = torch.where(fa >= 0, a, b)
     t = torch.full_like(low, 0.5)
     for _ in range(_MAX_ITER):
         if bool(done.all()):

@@ -1,5 +1,7 @@
 """Pictures, as scikit-learn's Display objects: computed once, drawn where you like."""
 
+import numbers
+
 import numpy as np
 from scipy import stats
 
@@ -120,7 +122,8 @@ class PredictiveDensityDisplay:
         display : PredictiveDensityDisplay
             The display, drawn.
         """
-        _pyplot(cls)
+        if ax is None:
+            _pyplot(cls)
         grid, feature_values, observed, feature_name = _slice(X, feature)
         dist = predict_distribution(estimator, grid)
         if not dist.univariate:
@@ -131,7 +134,7 @@ class PredictiveDensityDisplay:
         if y is not None:
             y = np.asarray(y, dtype=float)
             y = y[:, output] if y.ndim == 2 else y
-            low, high = min(low, y.min()), max(high, y.max())
+            low, high = min(low, np.nanmin(y)), max(high, np.nanmax(y))
         target_values = np.linspace(low, high, 300)
         levels = tuple(levels)
         display = cls(
@@ -279,7 +282,8 @@ class PredictiveCalibrationDisplay:
         display : PredictiveCalibrationDisplay
             The display, drawn.
         """
-        _pyplot(cls)
+        if axes is None:
+            _pyplot(cls)
         dist = predict_distribution(estimator, X)
         return cls.from_predictions(dist, y, n_bins=n_bins, axes=axes)
 
@@ -381,20 +385,44 @@ def _axes(display, ax):
 def _slice(X, feature, n_grid=200):
     """Return rows along a feature, its values there and in X, and its name."""
     if hasattr(X, "iloc"):
-        name = X.columns[feature] if isinstance(feature, int) else feature
-        typical = {}
-        for column in X.columns:
-            numeric = X[column].dtype.kind in "iuf"
-            summary = X[column].median() if numeric else X[column].mode().iloc[0]
-            typical[column] = summary
-        observed = X[name].to_numpy(dtype=float)
-        values = np.linspace(np.nanmin(observed), np.nanmax(observed), n_grid)
-        grid = X.iloc[np.zeros(n_grid, dtype=int)].reset_index(drop=True)
-        grid = grid.assign(**{str(k): v for k, v in typical.items()})
-        return grid.assign(**{str(name): values}), values, observed, str(name)
+        return _slice_frame(X, feature, n_grid)
     X = np.asarray(X, dtype=float)
-    observed = X[:, feature]
-    values = np.linspace(np.nanmin(observed), np.nanmax(observed), n_grid)
+    if not -X.shape[1] <= feature < X.shape[1]:
+        raise ValueError(f"feature={feature!r} is not one of {X.shape[1]} features.")
+    values = _grid(X[:, feature], feature, n_grid)
     grid = np.repeat(np.nanmedian(X, axis=0)[None], n_grid, axis=0)
     grid[:, feature] = values
-    return grid, values, observed, f"feature {feature}" if X.shape[1] > 1 else "x"
+    name = f"feature {feature}" if X.shape[1] > 1 else "x"
+    return grid, values, X[:, feature], name
+
+
+def _slice_frame(X, feature, n_grid):
+    """Do the same for a DataFrame, whose columns keep their types."""
+    place = feature if isinstance(feature, numbers.Integral) else None
+    if place is None and feature in X.columns:
+        place = X.columns.get_loc(feature)
+    if place is None or not -X.shape[1] <= place < X.shape[1]:
+        raise ValueError(f"feature={feature!r} is not one of {list(X.columns)}.")
+    name = X.columns[place]
+    if X[name].dtype.kind not in "iufb":
+        raise ValueError(f"feature={feature!r} is not numeric: choose another.")
+    observed = X[name].to_numpy(dtype=float)
+    values = _grid(observed, feature, n_grid)
+    grid = X.iloc[np.zeros(n_grid, dtype=int)].reset_index(drop=True)
+    for column in X.columns:
+        if X[column].dtype.kind in "iuf":
+            grid[column] = X[column].median()
+        elif X[column].notna().any():
+            grid[column] = X[column].mode().iloc[0]
+    grid[name] = values
+    return grid, values, observed, str(name).replace("$", r"\$")
+
+
+def _grid(observed, feature, n_grid):
+    """Return evenly spaced values over the range of a feature."""
+    if np.isnan(observed).all():
+        raise ValueError(f"feature={feature!r} has no value.")
+    low, high = np.nanmin(observed), np.nanmax(observed)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, n_grid)

@@ -56,7 +56,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         Standard deviation of the noise added to standardised features, drawn
         afresh for every batch.
     y_noise : float, default=0.0
-        The same for standardised targets. It is a floor on the predicted spread.
+        The same for standardised targets. It is about a floor on the predicted spread.
     weight_decay : float, default=0.01
         Decoupled weight decay; biases are spared.
     learning_rate_init : float, default=0.01
@@ -78,7 +78,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     tol : float, default=0.0
         What counts as better, in nats.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the last fit, with the same scaling.
+        Whether ``fit`` goes on from the last fit, with the same scaling and the same
+        networks: parameters that shape them must not change in between.
     device : str, default="cpu"
         Where torch computes, for instance "cuda". Pickles always hold CPU tensors.
     random_state : int, RandomState instance or None, default=None
@@ -120,7 +121,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     the likelihood stays bounded; weights below 1 count as one row each there.
 
     Rows of weight 0 are dropped. A row of weight 2 equals the row repeated as long
-    as training is full-batch without held-out rows (below 50 rows with the
+    as training is full-batch without held-out rows and noise (below 50 rows with the
     defaults); with batches it does so in expectation.
     A constant target or feature is only centred: its scale counts as 1.
 
@@ -339,10 +340,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             Only if ``return_std``.
         """
         if return_std:
-            return (
-                self._query(X, PredictiveDistribution.mean),
-                self._query(X, PredictiveDistribution.std),
-            )
+            both = self._query(X, lambda dist: np.stack([dist.mean(), dist.std()], 1))
+            return both[:, 0], both[:, 1]
         return self._query(X, PredictiveDistribution.mean)
 
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
@@ -459,5 +458,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             For the coefficient of determination use ``scoring="r2"``.
         """
         log_prob = self.log_prob(X, y)
-        weights = _check_sample_weight(sample_weight, log_prob, dtype=np.float64)
+        weights = _check_sample_weight(
+            sample_weight, log_prob, dtype=np.float64, ensure_non_negative=True
+        )
         return float(np.average(log_prob, weights=weights))

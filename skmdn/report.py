@@ -5,6 +5,7 @@ that the pipelines it saves can be loaded anywhere.
 """
 
 import difflib
+import re
 from pathlib import Path
 
 import joblib
@@ -71,11 +72,13 @@ def _read(path):
     import pandas as pd
 
     try:
-        # The separator is the one that the header line has most of.
+        # The separator is the one that the header line has most of, not counting
+        # what stands in quotes.
         with open(path, encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        frame = pd.read_csv(path, sep=separator, low_memory=False)
+            header = re.sub(r'"[^"]*"', "", file.readline())
+        options = {"sep": max(",;\t", key=header.count), "skipinitialspace": True}
+        names = pd.read_csv(path, header=None, nrows=1, dtype=str, **options)
+        frame = pd.read_csv(path, low_memory=False, **options)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}.") from error
     except (OSError, ValueError) as error:
@@ -83,6 +86,14 @@ def _read(path):
         raise InputError(
             f"{path} cannot be read as a CSV file with a header line: {reason}"
         ) from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(
+            f"{path} has rows with more fields than its header line; perhaps a "
+            "separator at the end of each row."
+        )
+    repeated = sorted({str(n) for n in names.iloc[0][names.iloc[0].duplicated()]})
+    if repeated:
+        raise InputError(f"{path} has columns of the same name: {repeated}.")
     if frame.shape[1] < 2:
         raise InputError(
             f"{path} has {frame.shape[1]} column(s); a target and at least one "
@@ -115,13 +126,23 @@ def _split_target(frame, name):
     missing = target.isna()
     if missing.any():
         print(f"{int(missing.sum())} rows without a target are left out.")
-    features = frame.drop(columns=name)[~missing]
-    features = features.replace([np.inf, -np.inf], np.nan)
+    features = frame.drop(columns=name)[~missing].copy()
+    numeric = features.select_dtypes("number").columns
+    # Beyond that, squares overflow.
+    features[numeric] = features[numeric].where(features[numeric].abs() < 1e150)
     empty = [column for column in features if features[column].isna().all()]
     if empty:
         print(f"Empty columns are left out: {', '.join(map(str, empty))}.")
         features = features.drop(columns=empty)
     features.columns = [str(column) for column in features.columns]
+    text = [c for c in features if features[c].dtype.kind not in "iuf"]
+    for column in text:
+        numbers = pd.to_numeric(features[column], errors="coerce").notna().sum()
+        if numbers > 0.5 * features[column].notna().sum():
+            print(
+                f"Column {column!r} is taken as categories: most of it are numbers, "
+                "but not all."
+            )
     return _checked(features, target[~missing])
 
 
@@ -293,9 +314,9 @@ class Report:
     def write(self, folder):
         """Write figure, quantiles and model."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._figure().savefig(folder / "figure.png", dpi=120)
-        self._quantiles().to_csv(folder / "quantiles.csv", index=False)
         joblib.dump(self.search.best_estimator_, folder / "model.joblib")
+        self._quantiles().to_csv(folder / "quantiles.csv", index=False)
+        self._figure().savefig(folder / "figure.png", dpi=120)
         print(
             f"\nWritten to {folder}:\n"
             "  figure.png     the predictive density, intervals and calibration\n"
@@ -344,7 +365,7 @@ class Report:
         PredictiveDensityDisplay.from_estimator(
             self.search, self.X_test, self.y_test, feature=feature, ax=ax
         )
-        ax.set_title(f"density over {feature}, other features typical")
+        ax.set_title(f"density over {_plain(feature)}, other features typical")
 
     def _plot_intervals(self, ax):
         dist = predict_distribution(self.search, self.X_test)
@@ -357,9 +378,14 @@ class Report:
         ax.scatter(
             place, self.y_test.to_numpy()[order], s=8, color="black", label="observed"
         )
-        ax.set(xlabel="held-out rows by median", ylabel=str(self.target.name))
+        ax.set(xlabel="held-out rows by median", ylabel=_plain(self.target.name))
         ax.set_title("intervals and observations")
         ax.legend(fontsize="small")
+
+
+def _plain(name):
+    """Return a name that matplotlib does not read as mathematics."""
+    return str(name).replace("$", r"\$")
 
 
 def _strongest(features, target):

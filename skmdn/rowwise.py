@@ -53,8 +53,8 @@ class RowwiseMixture:
     def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
         given = np.atleast_1d(outputs)
         integers = given.dtype.kind in "iu"
-        chosen = [int(o) + self.n_outputs * (o < 0) for o in given]
-        known = integers and all(0 <= o < self.n_outputs for o in chosen)
+        chosen = [int(o) + self.n_outputs * (o < 0) for o in given if integers]
+        known = all(0 <= o < self.n_outputs for o in chosen)
         if not chosen or not known or len(set(chosen)) < len(chosen):
             raise ValueError(
                 f"outputs={outputs!r} must name different outputs out of "

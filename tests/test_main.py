@@ -116,6 +116,8 @@ def test_help_explains_the_options(capsys):
         (["--test-size", "2"], "not between 0 and 1"),
         (["--components", "0"], "not a positive number"),
         (["--components", "x"], "x"),
+        (["--seed", "-1"], "--seed"),
+        (["--jobs", "0"], "--jobs"),
     ],
 )
 def test_bad_options_are_explained(capsys, arguments, message):
@@ -169,6 +171,37 @@ def test_unreadable_files_are_explained(tmp_path, capsys, content):
     error = refused(capsys, main([str(path), "--target", "a"]))
     assert "bad.csv" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x,z,y\n" + "0.1,25,0,\n" * 30, "more fields than its header"),
+        ("x,y,y\n" + "0.1,25,0\n" * 30, "same name"),
+    ],
+)
+def test_tables_that_pandas_would_misread_are_refused(
+    tmp_path, capsys, content, message
+):
+    path = tmp_path / "odd.csv"
+    path.write_text(content)
+    assert message in refused(capsys, main([str(path), "--target", "y"]))
+
+
+def test_headers_with_quotes_spaces_and_mathematics(tmp_path, capsys):
+    rng = np.random.RandomState(0)
+    lines = ['"price, EUR"; a$x^$; self; y']
+    lines += ["; ".join(f"{v:.3f}" for v in row) for row in rng.normal(size=(40, 4))]
+    lines[3] = "?; 1; 2; 3"
+    path = tmp_path / "odd.csv"
+    path.write_text("\n".join(lines))
+    out = tmp_path / "out"
+    code = main([str(path), "--target", "y", "--components", "1", "--output", str(out)])
+    assert code == 0
+    assert (out / "figure.png").exists()
+    printed = capsys.readouterr().out
+    assert "40 rows, 3 features" in printed
+    assert "'price, EUR' is taken as categories" in printed
 
 
 def test_a_file_that_is_not_there(capsys):

@@ -86,5 +86,11 @@ def test_a_search_by_crps_picks_the_lowest(fitted):
 
 def test_targets_are_checked(fitted):
     model, X, y = fitted
+    with pytest.raises(ValueError, match="inconsistent"):
+        metrics.mean_crps(model, X, y[:1])
+    with pytest.raises(ValueError, match="coverage"):
+        metrics.interval_coverage(model, X, y, coverage=2.0)
+    column = metrics.mean_crps(model, X, y[:, None])
+    assert column == metrics.mean_crps(model, X, y)
     with pytest.raises(ValueError, match="NaN"):
         metrics.mean_crps(model, X, np.full_like(y, np.nan))

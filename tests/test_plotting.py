@@ -98,6 +98,34 @@ def test_frames_with_categories_and_several_outputs():
     assert 4 < display.quantiles.mean() < 6
 
 
+def test_frames_of_any_kind():
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(50, 3))
+    model = MixtureDensityRegressor(1, max_iter=3, random_state=0)
+    draw = PredictiveDensityDisplay.from_estimator
+    plain = pd.DataFrame(X)
+    display = draw(model.fit(plain, X[:, 0]), plain, X[:, 0], feature=np.int64(1))
+    assert display.ax_.get_xlabel() == "1"
+    odd = pd.DataFrame(X, columns=["self", "a$x^$", "constant"]).assign(constant=1.0)
+    display = draw(model.fit(odd, X[:, 0]), odd, feature="a$x^$")
+    display.figure_.canvas.draw()
+    display = draw(model, odd, feature="constant")
+    assert np.ptp(display.feature_values) > 0
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [("zz", "not one of"), (7, "not one of"), ("kind", "not numeric"), ("e", "value")],
+)
+def test_features_that_cannot_be_drawn_are_explained(fitted, feature, message):
+    model, _, _ = fitted
+    frame = pd.DataFrame({"x": [0.0, 1.0], "kind": ["a", "b"], "e": [np.nan] * 2})
+    with pytest.raises(ValueError, match=message):
+        PredictiveDensityDisplay.from_estimator(model, frame, feature=feature)
+    with pytest.raises(ValueError, match="not one of"):
+        PredictiveDensityDisplay.from_estimator(model, np.zeros((2, 1)), feature=3)
+
+
 def test_a_named_target_labels_its_axis(fitted):
     model, X, y = fitted
     display = PredictiveDensityDisplay.from_estimator(model, X, pd.Series(y, name="h"))

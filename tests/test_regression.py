@@ -99,7 +99,11 @@ def test_predictions_do_not_depend_on_the_rows_around(monkeypatch):
     X, y = table()
     model = quick().fit(X, y)
     whole = model.predict_quantiles(X)
+    dist = model.predict_distribution(X)
     monkeypatch.setattr("skmdn.conditional._CHUNK_ROWS", 7)
+    chunked = model.predict_distribution(X)
+    np.testing.assert_allclose(chunked.weights, dist.weights, rtol=1e-12)
+    np.testing.assert_allclose(chunked.means, dist.means, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(model.predict_quantiles(X), whole, rtol=1e-12)
     order = np.random.RandomState(0).permutation(len(X))
     np.testing.assert_allclose(model.predict(X[order]), model.predict(X)[order])
@@ -353,6 +357,20 @@ def test_warm_start_goes_on_where_the_last_fit_ended():
     assert cold.loss_curve_ == first
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_components": 1}, {"hidden_layer_sizes": (8,)}, {"embedding": "ple"}],
+)
+def test_networks_that_go_on_refuse_another_shape(changed):
+    X, y = table()
+    model = quick(warm_start=True, hidden_layer_sizes=[16]).fit(X, y)
+    model.set_params(**changed)
+    for fit in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=next(iter(changed))):
+            fit(X, y)
+    model.set_params(warm_start=False).fit(X, y)
+
+
 def test_partial_fit_learns_from_batches():
     X, y = make_branches(2000, random_state=0)
     X_test, y_test = make_branches(500, random_state=1)
@@ -544,6 +562,10 @@ def test_queries_check_their_input():
             model.predict_interval(X, coverage)
     with pytest.raises(ValueError, match="n_samples"):
         model.sample(X, 0)
+    with pytest.raises(TypeError, match="integer"):
+        model.sample(X, 1.5)
+    with pytest.raises(ValueError, match="egative"):
+        model.score(X, y, sample_weight=-np.ones(len(y)))
 
 
 def test_awkward_but_legal_data_are_fitted():
