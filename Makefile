@@ -1,15 +1,12 @@
 PYTHON ?= python
 
-.PHONY: demo test test-slow lint doc bench
+.PHONY: demo test lint doc bench
 
 demo:  ## The main job on the bundled data
 	$(PYTHON) -m skmdn
 
 test:  ## The default suite, with the doctests of the package
 	$(PYTHON) -m pytest
-
-test-slow:  ## What the default suite leaves out
-	$(PYTHON) -m pytest -m slow
 
 lint:  ## Style, types, docstrings and layers
 	$(PYTHON) -m ruff check .
