@@ -8,8 +8,8 @@ Beside the standardised features an embedding puts
     \tfrac12, \qquad
     \cos(2 \pi \omega x + \beta)
 
-that is, one number for each bin between quantiles of a feature (equation (1) of [1]_)
-and cosines whose frequencies and phases are learned (as in equation (2) of [1]_).
+that is, one number for each bin between quantiles of a feature and cosines whose
+frequencies and phases are learned; [1]_ compares both.
 
 References
 ----------
@@ -63,11 +63,11 @@ class FeatureEmbedding(nn.Module):
         self.n_features = n_features
         self.n_cosines = n_cosines
         self._place_bins(edges)
-        shape = (n_members, 1, n_features * n_cosines)
-        frequency = torch.empty(shape, dtype=torch.float64)
-        phase = torch.empty(shape, dtype=torch.float64)
         if n_cosines:
+            shape = (n_members, 1, n_features * n_cosines)
+            frequency = torch.empty(shape, dtype=torch.float64)
             self.frequency = nn.Parameter(frequency.normal_(generator=generator))
+            phase = torch.empty_like(frequency)
             phase.uniform_(-math.pi, math.pi, generator=generator)
             self.phase = nn.Parameter(phase)
 

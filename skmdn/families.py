@@ -277,8 +277,7 @@ class MultivariateNormal(_Gaussian):
     References
     ----------
     .. [1] M. Pourahmadi, "Joint mean-covariance models with applications to
-       longitudinal data: unconstrained parameterisation", Biometrika 86(3), 1999,
-       equation (2).
+       longitudinal data: unconstrained parameterisation", Biometrika 86(3), 1999.
     """
 
     covariance_type: str = "full"

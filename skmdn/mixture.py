@@ -383,7 +383,7 @@ class Mixture:
             - \tfrac12 \sum_{ij} w_i w_j A(\mu_i - \mu_j, \sigma_i^2 + \sigma_j^2)
 
         with :math:`A(m, s^2) = m (2 \Phi(m / s) - 1) + 2 s \varphi(m / s)`, in the
-        units of y; see equation (5) of [1]_.
+        units of y [1]_.
 
         References
         ----------

@@ -25,7 +25,7 @@ def highest_mode(mixture: Any) -> Tensor:
         y \leftarrow \Bigl(\sum_k r_k(y) \Lambda_k\Bigr)^{-1}
         \sum_k r_k(y) \Lambda_k \mu_k
 
-    climbs without ever losing density (equation (4) of [1]_). After a few steps
+    climbs without ever losing density [1]_. After a few steps
     the highest of the climbers goes on alone, and Newton's steps finish where
     the top is flat.
 

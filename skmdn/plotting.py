@@ -195,8 +195,8 @@ class PredictiveDensityDisplay:
         if kind == "quantiles":
             ax.legend(fontsize="small", frameon=False)
         ax.set_ylim(self.target_values[0], self.target_values[-1])
-        ax.set_xlabel(self.feature_name)
-        ax.set_ylabel(self.target_name)
+        ax.set_xlabel(plain_label(self.feature_name))
+        ax.set_ylabel(plain_label(self.target_name))
         ax.set_xlim(self.feature_values[0], self.feature_values[-1])
         return self
 
@@ -368,6 +368,22 @@ class PredictiveCalibrationDisplay:
         return self
 
 
+def plain_label(name):
+    """Return a name that matplotlib does not read as mathematics.
+
+    Parameters
+    ----------
+    name : str
+        For instance the name of a column.
+
+    Returns
+    -------
+    label : str
+        The same, to look at.
+    """
+    return str(name).replace("$", r"\$")
+
+
 def _pyplot(user):
     """Import matplotlib only when something is drawn."""
     return import_extra("matplotlib.pyplot", "plot", user.__name__)
@@ -415,7 +431,7 @@ def _slice_frame(X, feature, n_grid):
         elif X[column].notna().any():
             grid[column] = X[column].mode().iloc[0]
     grid[name] = values
-    return grid, values, observed, str(name).replace("$", r"\$")
+    return grid, values, observed, str(name)
 
 
 def _grid(observed, feature, n_grid):

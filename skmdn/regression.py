@@ -43,7 +43,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     embedding : {"none", "ple", "ple+cos"}, default="none"
         What the networks see beside the standardised features: nothing, 16
         piecewise-linear bins per feature, or also 8 cosines per feature with
-        learned frequencies. Bins help on jagged tables, not on smooth functions.
+        learned frequencies. Bins help where the target jumps.
     n_estimators : int, default=5
         Number of networks M. Each starts differently, holds out other rows and
         shuffles by itself.
@@ -130,7 +130,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     References
     ----------
     .. [1] C. M. Bishop, "Mixture density networks", Technical report
-       NCRG/94/004, Aston University, 1994, equation (23).
+       NCRG/94/004, Aston University, 1994, equations (22) and (23).
 
     Examples
     --------

@@ -22,7 +22,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from .distribution import PredictiveDistribution
 from .metrics import predict_distribution
-from .plotting import PredictiveCalibrationDisplay, PredictiveDensityDisplay
+from .plotting import (
+    PredictiveCalibrationDisplay,
+    PredictiveDensityDisplay,
+    plain_label,
+)
 from .regression import MixtureDensityRegressor
 
 __all__ = ["InputError", "Report", "load_table"]
@@ -280,13 +284,18 @@ class Report:
         print(f"Choosing K from {self.components} by 3-fold likelihood", flush=True)
         self.search.fit(self.X_train, self.y_train)
         linear = make_pipeline(self._prepare(), RidgeCV(np.logspace(-3, 3, 13)))
-        self.models = {
+        models = {
             f"mixture density network, K = {self._chosen()}": self.search,
             "linear model, normal residuals": _GaussianBaseline(linear),
             "marginal normal": _GaussianBaseline(DummyRegressor()),
         }
-        for baseline in list(self.models.values())[1:]:
+        for baseline in list(models.values())[1:]:
             baseline.fit(self.X_train, self.y_train)
+        self.dists = {
+            name: predict_distribution(model, self.X_test)
+            for name, model in models.items()
+        }
+        self.dist = next(iter(self.dists.values()))
 
     def _prepare(self):
         return _preprocessing(self.features)
@@ -302,8 +311,7 @@ class Report:
             f"{'':34}{'log-likelihood':>15}{'CRPS':>10}{'90 % coverage':>15}"
             f"{'RMSE':>10}"
         )
-        for name, model in self.models.items():
-            dist = predict_distribution(model, self.X_test)
+        for name, dist in self.dists.items():
             inside = np.abs(dist.pit(y) - 0.5) <= 0.45
             rmse = np.sqrt(np.mean((dist.mean() - y) ** 2))
             print(
@@ -327,14 +335,13 @@ class Report:
     def _quantiles(self):
         import pandas as pd
 
-        dist = predict_distribution(self.search, self.X_test)
         table = {
             "index": self.y_test.index,
             "observed": self.y_test.to_numpy(),
-            "mean": dist.mean(),
-            "std": dist.std(),
+            "mean": self.dist.mean(),
+            "std": self.dist.std(),
         }
-        for level, column in zip(_QUANTILES, dist.ppf(_QUANTILES).T, strict=True):
+        for level, column in zip(_QUANTILES, self.dist.ppf(_QUANTILES).T, strict=True):
             table[f"q{level:g}"] = column
         return pd.DataFrame(table)
 
@@ -348,9 +355,8 @@ class Report:
         axes = figure.subplots(2, 2)
         self._plot_density(axes[0, 0])
         self._plot_intervals(axes[0, 1])
-        dist = predict_distribution(self.search, self.X_test)
         PredictiveCalibrationDisplay.from_predictions(
-            dist, self.y_test, n_bins=10, axes=axes[1]
+            self.dist, self.y_test, n_bins=10, axes=axes[1]
         )
         axes[1, 0].set_title("held-out PIT")
         axes[1, 1].set_title("coverage of central intervals")
@@ -365,11 +371,10 @@ class Report:
         PredictiveDensityDisplay.from_estimator(
             self.search, self.X_test, self.y_test, feature=feature, ax=ax
         )
-        ax.set_title(f"density over {_plain(feature)}, other features typical")
+        ax.set_title(f"density over {plain_label(feature)}, other features typical")
 
     def _plot_intervals(self, ax):
-        dist = predict_distribution(self.search, self.X_test)
-        quantiles = dist.ppf([0.05, 0.5, 0.95])
+        quantiles = self.dist.ppf([0.05, 0.5, 0.95])
         order = np.argsort(quantiles[:, 1])[:: max(1, len(quantiles) // 100)]
         low, median, high = quantiles[order].T
         place = np.arange(len(order))
@@ -378,14 +383,9 @@ class Report:
         ax.scatter(
             place, self.y_test.to_numpy()[order], s=8, color="black", label="observed"
         )
-        ax.set(xlabel="held-out rows by median", ylabel=_plain(self.target.name))
+        ax.set(xlabel="held-out rows by median", ylabel=plain_label(self.target.name))
         ax.set_title("intervals and observations")
         ax.legend(fontsize="small")
-
-
-def _plain(name):
-    """Return a name that matplotlib does not read as mathematics."""
-    return str(name).replace("$", r"\$")
 
 
 def _strongest(features, target):

@@ -64,10 +64,13 @@ class RowwiseMixture:
 
     def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
         """Return a result per row, without the axes that the target lacks."""
-        array = to_numpy(result)
-        if self.univariate:
-            array = array[(...,) + (0,) * output_axes]
+        array = self._without_outputs(result, output_axes)
         return array[0] if self.single else array
+
+    def _without_outputs(self, result: Tensor, output_axes: int) -> np.ndarray:
+        """Drop the axes for the outputs if the target lacks them."""
+        array = to_numpy(result)
+        return array[(...,) + (0,) * output_axes] if self.univariate else array
 
     def _by_rows(
         self, query: Callable[..., Tensor], cost: int, *args: Tensor
@@ -95,9 +98,7 @@ class RowwiseMixture:
         result = self._by_rows(
             lambda part, some: query(part.unsqueeze(), some), cost, points
         )
-        array = to_numpy(result)
-        if self.univariate:
-            array = array[(...,) + (0,) * output_axes]
+        array = self._without_outputs(result, output_axes)
         return array.reshape(shape + array.shape[2:])[()]
 
     def _points(self, y: ArrayLike) -> tuple[Tensor, tuple[int, ...]]:

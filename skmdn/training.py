@@ -127,7 +127,7 @@ class _Optimizer:
     """AdamW on the matrix, with warm-up, cosine decay and clipping.
 
     The kernel behind ``torch.optim.AdamW(fused=True)`` is called directly: making
-    an object of ``torch.optim`` imports a compiler, which takes a second and
+    an object of ``torch.optim`` imports a compiler and
     changes the warning filters of the process.
     """
 

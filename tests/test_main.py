@@ -190,13 +190,15 @@ def test_tables_that_pandas_would_misread_are_refused(
 
 def test_headers_with_quotes_spaces_and_mathematics(tmp_path, capsys):
     rng = np.random.RandomState(0)
-    lines = ['"price, EUR"; a$x^$; self; y']
+    lines = ['"price, EUR"; a$x^$; self; y$_$']
     lines += ["; ".join(f"{v:.3f}" for v in row) for row in rng.normal(size=(40, 4))]
     lines[3] = "?; 1; 2; 3"
     path = tmp_path / "odd.csv"
     path.write_text("\n".join(lines))
     out = tmp_path / "out"
-    code = main([str(path), "--target", "y", "--components", "1", "--output", str(out)])
+    code = main(
+        [str(path), "--target", "y$_$", "--components", "1", "--output", str(out)]
+    )
     assert code == 0
     assert (out / "figure.png").exists()
     printed = capsys.readouterr().out
