@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,13 +21,14 @@ from .base import (
     resolve_device,
 )
 from .bridge import generator_from, to_tensor
+from .closed_form import ClosedFormGradient
 from .distribution import PredictiveDistribution
 from .embeddings import FeatureEmbedding
 from .families import make_family
 from .mixture import Mixture
-from .networks import MLP, MixtureHead, MixtureNetwork
-from .objectives import MixtureObjective, ScalePrior
-from .training import History, Settings, minimise
+from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
+from .objectives import MixtureObjective, ScalePrior, stacking_weights
+from .training import History, Settings, minimise, split_rows
 
 __all__ = ["ConditionalMixture", "Rows", "row_chunks"]
 
@@ -36,6 +38,14 @@ _MIN_SCALE = 1e-3
 # embedding: bins and cosines per feature.
 _N_BINS = 16
 _N_COSINES = 8
+
+# embedding: the views of the features that an ensemble is made of.
+_VIEWS = {
+    "none": ("raw",),
+    "ple": ("ple",),
+    "ple+cos": ("ple+cos",),
+    "auto": ("raw", "ple", "ple+cos"),
+}
 
 # Parameters that shape the networks: they cannot change while a fit goes on.
 _SHAPING = (
@@ -159,12 +169,12 @@ class ConditionalMixture(TorchEstimator):
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
-        self.module_ = self._network(rows, weight_source).to(device)
+        self.module_ = self._networks(rows, weight_source).to(device)
         self._shaped_by = shape
         return generator
 
-    def _network(self, rows, generator):
-        """Build the networks at the marginal mixture of y."""
+    def _networks(self, rows, generator):
+        """Build one network for each view, at the marginal mixture of y."""
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(
@@ -172,35 +182,42 @@ class ConditionalMixture(TorchEstimator):
                 f"{self.hidden_layer_sizes!r}."
             )
         family = make_family(self.family, self.covariance_type)
-        block = self._input_block(rows, generator)
-        trunk = MLP(
-            self.n_estimators, block.n_out, sizes, self.activation, generator=generator
-        )
-        head = MixtureHead(
-            self.n_estimators,
-            trunk.n_out,
-            rows.y.shape[1],
-            [(family, self.n_components)],
-            min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
-            temperature=self.temperature,
-            generator=generator,
-        )
         start = marginal_start(
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
-        head.start(*map(to_tensor, start))
-        return MixtureNetwork(block, trunk, head)
+        networks = []
+        for view in _VIEWS[self.embedding]:
+            block = self._input_block(view, rows, generator)
+            trunk = MLP(
+                self.n_estimators,
+                block.n_out,
+                sizes,
+                self.activation,
+                generator=generator,
+            )
+            head = MixtureHead(
+                self.n_estimators,
+                trunk.n_out,
+                rows.y.shape[1],
+                [(family, self.n_components)],
+                min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
+                temperature=self.temperature,
+                generator=generator,
+            )
+            head.start(*map(to_tensor, start))
+            networks.append(MixtureNetwork(block, trunk, head))
+        return MixtureEnsemble(networks)
 
-    def _input_block(self, rows, generator):
+    def _input_block(self, view, rows, generator):
         """Build what the trunk sees of the features."""
         edges, n_cosines = [], 0
-        if self.embedding != "none":
+        if view != "raw":
             columns = self._x_scaler.transform(rows.X).T
             edges = [
                 to_tensor(bin_edges(column, rows.weights, _N_BINS))
                 for column in columns
             ]
-        if self.embedding == "ple+cos":
+        if view == "ple+cos":
             n_cosines = _N_COSINES
         return FeatureEmbedding(
             self.n_estimators,
@@ -224,7 +241,6 @@ class ConditionalMixture(TorchEstimator):
             decay=not one_pass,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            hold_out=0.0 if one_pass else self._held_out_share(n_rows),
         )
 
     def _held_out_share(self, n_rows):
@@ -234,43 +250,72 @@ class ConditionalMixture(TorchEstimator):
         return self.validation_fraction if stops else 0.0
 
     def _train(
-        self, rows, generator, settings, *, n_seen=0.0, optimizer_state=None
-    ) -> History:
-        """Run the loop and leave ``module_`` trained and frozen.
+        self, rows, generator, settings, hold_out, *, n_seen=0.0, states=None
+    ) -> list[History]:
+        """Train every view and leave ``module_`` frozen, its members weighted.
 
         The prior counts once for these rows and ``n_seen`` earlier ones together.
         """
         self._n_seen = n_seen + rows.count()
         device = generator.device
-        objective = MixtureObjective(
-            self.module_,
-            to_tensor(self._x_scaler.transform(rows.X), device=device),
-            to_tensor(self._y_scaler.transform(rows.y), device=device),
-            to_tensor(rows.weights, device=device),
-            prior=_scale_prior(self._n_seen),
-            n_rows=self._n_seen,
-            log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
-            x_noise=self.x_noise,
-            y_noise=self.y_noise,
-            generator=generator,
-        )
+        data = [
+            to_tensor(values, device=device)
+            for values in (
+                self._x_scaler.transform(rows.X),
+                self._y_scaler.transform(rows.y),
+                rows.weights,
+            )
+        ]
+        split = split_rows(self.n_estimators, len(rows.y), hold_out, generator)
+        networks = self.module_.networks
         metadata = {"sample_weight": rows.weights}
         reporter = EpochReporter(
-            self, settings.max_iter, self._state, X=rows.X, y=rows.y, metadata=metadata
+            self,
+            settings.max_iter * len(networks),
+            self._state,
+            X=rows.X,
+            y=rows.y,
+            metadata=metadata,
         )
-        history = minimise(
-            self.module_.named_parameters(),
-            objective.training_loss,
-            objective.held_out_loss,
-            len(rows.y),
-            settings,
-            generator,
-            optimizer_state=optimizer_state,
-            on_epoch=reporter,
-        )
-        self.module_.requires_grad_(False)
+        histories, log_probs = [], []
+        for network, state in zip(networks, states or [None] * len(networks)):
+            objective = MixtureObjective(
+                network.train(),
+                *data,
+                prior=_scale_prior(self._n_seen),
+                n_rows=self._n_seen,
+                log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
+                x_noise=self.x_noise,
+                y_noise=self.y_noise,
+                generator=generator,
+            )
+            by_hand = None
+            if ClosedFormGradient.applies(objective):
+                by_hand = partial(ClosedFormGradient, objective)
+                if hold_out:
+                    objective.to(torch.float32)
+            histories.append(minimise(
+                network.named_parameters(),
+                objective.training_loss,
+                objective.held_out_loss,
+                split,
+                settings,
+                generator,
+                by_hand=by_hand,
+                optimizer_state=state,
+                on_epoch=reporter,
+            ))
+            network.eval().requires_grad_(False).double()
+            if len(networks) > 1 and hold_out:
+                objective.to(torch.float64)
+                with torch.no_grad():
+                    log_probs.append(objective.held_out_log_prob(split[1]).flatten())
+        if log_probs:
+            weights = data[2][split[1]].flatten()
+            shares = stacking_weights(torch.stack(log_probs), weights)
+            self.module_.log_weights.copy_((shares / self.n_estimators).log().repeat_interleave(self.n_estimators))
         reporter.finish()
-        return history
+        return histories
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""
@@ -284,7 +329,7 @@ class ConditionalMixture(TorchEstimator):
         with torch.no_grad():
             for rows in row_chunks(len(X)):
                 x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
-                parts.append(self.module_(x).merge().map(lambda t: t.cpu().double()))
+                parts.append(self.module_(x).map(lambda t: t.cpu().double()))
         mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
         return mixture.affine(
             to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)

@@ -94,15 +94,26 @@ class FeatureEmbedding(nn.Module):
     @property
     def n_out(self) -> int:
         """The number of columns the trunk sees."""
-        return self.n_features * (1 + self.n_cosines) + len(self.bin_left)
+        return self.n_constant + self.n_features * self.n_cosines
+
+    @property
+    def n_constant(self) -> int:
+        """The number of columns without parameters."""
+        return self.n_features + len(self.bin_left)
+
+    def constant(self, x: Tensor) -> Tensor:
+        """Return the columns without parameters: raw features and bins."""
+        if not len(self.bin_left):
+            return x
+        inside = (x[..., self.bin_feature] - self.bin_left) / self.bin_width
+        bins = inside.clamp(self.bin_low, self.bin_high) - 0.5
+        return torch.cat([x, bins], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``(members, rows, n_features)`` as ``(members, rows, n_out)``."""
-        parts = [x]
-        if len(self.bin_left):
-            inside = (x[..., self.bin_feature] - self.bin_left) / self.bin_width
-            parts.append(inside.clamp(self.bin_low, self.bin_high) - 0.5)
-        if self.n_cosines:
-            waves = x.repeat_interleave(self.n_cosines, -1) * self.frequency
-            parts.append(torch.cos(2.0 * math.pi * waves + self.phase))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        constant = self.constant(x)
+        if not self.n_cosines:
+            return constant
+        waves = x.repeat_interleave(self.n_cosines, -1) * self.frequency
+        cosines = torch.cos(2.0 * math.pi * waves + self.phase)
+        return torch.cat([constant, cosines], -1)

@@ -106,6 +106,13 @@ class Family(ABC):
         """Return the parameters of ``scale * y + shift`` (one number per output)."""
 
     @abstractmethod
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Return components whose deviations from the mean are ``factor`` times larger.
+
+        ``factor`` broadcasts to ``(..., n_components, n_outputs)``.
+        """
+
+    @abstractmethod
     def marginal(self, params: Params, outputs: list[int]) -> Params:
         """Return the parameters of the chosen outputs."""
 
@@ -242,6 +249,10 @@ class Normal(_Gaussian):
             "scale": params["scale"] * scale.abs(),
         }
 
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Multiply the scales."""
+        return {"mean": params["mean"], "scale": params["scale"] * factor}
+
     def marginal(self, params: Params, outputs: list[int]) -> Params:
         """Select: the outputs are independent given the component."""
         return {
@@ -364,6 +375,11 @@ class MultivariateNormal(_Gaussian):
             "mean": params["mean"] * scale + shift,
             "precision_factor": factor * scale.sign().unsqueeze(-1),
         }
+
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Divide the factor of the precision."""
+        precision_factor = params["precision_factor"] / factor.unsqueeze(-1)
+        return {"mean": params["mean"], "precision_factor": precision_factor}
 
     def marginal(self, params: Params, outputs: list[int]) -> Params:
         """Bring the outputs to the front, where the leading block is their factor."""

@@ -226,6 +226,18 @@ class Mixture:
         ]
         return Mixture(self.log_weights, blocks)
 
+    def widen(self, factor: Tensor) -> "Mixture":
+        """Multiply every component's deviations from its mean.
+
+        ``factor`` has the batch axes of the mixture, or broadcasts to them.
+        """
+        factor = factor[..., None, None]
+        blocks = [
+            block.replace(block.family.widen(block.params, factor))
+            for block in self.blocks
+        ]
+        return Mixture(self.log_weights, blocks)
+
     def marginal(self, outputs: list[int]) -> "Mixture":
         """Return the joint distribution of some of the outputs, in that order."""
         blocks = [

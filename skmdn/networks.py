@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .families import Family
 from .mixture import Block, Mixture
 
-__all__ = ["ACTIVATIONS", "MLP", "MemberLinear", "MixtureHead", "MixtureNetwork"]
+__all__ = ["ACTIVATIONS", "MLP", "MemberLinear", "MixtureEnsemble", "MixtureHead", "MixtureNetwork"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
@@ -44,6 +44,9 @@ class MemberLinear(nn.Module):
     gain : float, default=1.0
         Weights start normal with standard deviation ``gain / sqrt(n_in)``, biases
         at zero.
+    out_first : bool, default=False
+        Whether the weights are stored as ``(members, n_out, n_in)``, which suits
+        the products of a layer with few outputs.
     generator : torch.Generator, optional
         The source of the weights.
     """
@@ -55,17 +58,21 @@ class MemberLinear(nn.Module):
         n_out: int,
         *,
         gain: float = 1.0,
+        out_first: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         std = gain / math.sqrt(max(n_in, 1))
-        weight = torch.empty(n_members, n_in, n_out, dtype=torch.float64)
+        self.out_first = out_first
+        shape = (n_out, n_in) if out_first else (n_in, n_out)
+        weight = torch.empty((n_members, *shape), dtype=torch.float64)
         self.weight = nn.Parameter(weight.normal_(0.0, std, generator=generator))
-        self.bias = nn.Parameter(weight.new_zeros(n_members, 1, n_out))
+        self.bias = nn.Parameter(weight.new_zeros((n_members, 1, n_out)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each member's layer to its own rows."""
-        return torch.baddbmm(self.bias, x, self.weight)
+        weight = self.weight.mT if self.out_first else self.weight
+        return torch.baddbmm(self.bias, x, weight)
 
 
 class MLP(nn.Module):
@@ -146,12 +153,21 @@ class MixtureHead(nn.Module):
         self.sizes = [self.n_components] + [
             math.prod(shape) for shapes in self.shapes for shape in shapes.values()
         ]
+        # Found on held-out rows, not by gradients.
+        self.log_spread = nn.Parameter(
+            torch.zeros(n_members, 1, dtype=torch.float64), requires_grad=False
+        )
         self.linear = MemberLinear(
-            n_members, n_in, sum(self.sizes), gain=_HEAD_GAIN, generator=generator
+            n_members,
+            n_in,
+            sum(self.sizes),
+            gain=_HEAD_GAIN,
+            out_first=True,
+            generator=generator,
         )
 
     def forward(self, hidden: Tensor) -> Mixture:
-        """Return one mixture per member and row."""
+        """Return one mixture per member and row; in training without the spread."""
         chunks = iter(self.linear(hidden).split(self.sizes, -1))
         logits = next(chunks)
         blocks = []
@@ -159,7 +175,8 @@ class MixtureHead(nn.Module):
             raw = {name: next(chunks).unflatten(-1, s) for name, s in shapes.items()}
             params = family.from_raw(raw, self.min_scale)
             blocks.append(Block(family, params, count))
-        return Mixture.from_logits(logits, blocks, self.temperature)
+        mixture = Mixture.from_logits(logits, blocks, self.temperature)
+        return mixture if self.training else mixture.widen(self.log_spread.exp())
 
     @torch.no_grad()
     def start(self, centers: Tensor, spreads: Tensor, shares: Tensor) -> None:
@@ -218,3 +235,34 @@ class MixtureNetwork(nn.Module):
             x = x.expand((self.head.linear.weight.shape[0], *x.shape))
         mixture: Mixture = self.head(self.trunk(self.block(x)))
         return mixture
+
+
+class MixtureEnsemble(nn.Module):
+    r"""Networks whose mixtures are averaged into one.
+
+    .. math:: p(y \mid x) = \sum_m v_m \, p_m(y \mid x)
+
+    Parameters
+    ----------
+    networks : sequence of MixtureNetwork
+        Views of the features, each with members of its own; all have the same parts.
+    """
+
+    log_weights: Tensor
+
+    def __init__(self, networks: Sequence[MixtureNetwork]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        n_members = sum(self.n_members())
+        weights = torch.full((n_members,), -math.log(n_members), dtype=torch.float64)
+        self.register_buffer("log_weights", weights)
+
+    def n_members(self) -> list[int]:
+        """Return the number of members of each network."""
+        return [net.head.linear.weight.shape[0] for net in self.networks]
+
+    def forward(self, x: Tensor) -> Mixture:
+        """Return one mixture per row of ``x (rows, n_features)``."""
+        parts = [network(x) for network in self.networks]
+        members = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
+        return members.merge(self.log_weights)

@@ -18,6 +18,10 @@ from .mixture import Mixture
 __all__ = ["MixtureObjective", "ScalePrior"]
 
 
+# Factors of the scales that held-out rows choose from.
+_LOG_SPREADS = [0.07 * step for step in range(-5, 21)]
+
+
 @dataclass(frozen=True)
 class ScalePrior:
     r"""Inverse-gamma prior on the components' variances, up to a constant.
@@ -82,6 +86,7 @@ class MixtureObjective:
     ) -> None:
         self.network = network
         self.x, self.y = x, y
+        self.flat_y = y.flatten()
         self.weights = weights / weights.mean()
         self.prior = prior
         self.n_rows = n_rows
@@ -99,13 +104,76 @@ class MixtureObjective:
         return self.log_scale - gain.mean(1)
 
     def held_out_loss(self, rows: Tensor) -> Tensor:
-        """Return the negative log-likelihood of each member on its rows."""
-        log_prob = self.network(self.x[rows]).log_prob(self.y[rows])
-        weights = self.weights[rows]
-        return self.log_scale - (weights * log_prob).sum(1) / weights.sum(1)
+        r"""Return the negative log-likelihood of each member on its rows.
+
+        Every member is judged at the factor t of its scales that suits it best, with
+        :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
+        scales that are too small are repaired, not punished.
+        """
+        mixture = self.network(self.x[rows]).unsqueeze()
+        log_spread = self.x.new_tensor(_LOG_SPREADS)
+        y = self.y[rows].unsqueeze(2)
+        log_prob = mixture.widen(log_spread.exp()).log_prob(y)
+        weights = self.weights[rows].unsqueeze(-1)
+        losses = -(weights * log_prob).sum(1) / weights.sum(1)
+        losses += log_spread.square() / rows.shape[1]
+        best = losses.min(1)
+        self.network.head.log_spread.copy_(log_spread[best.indices].unsqueeze(1))
+        return self.log_scale + best.values
+
+    def held_out_log_prob(self, rows: Tensor) -> Tensor:
+        """Return the log density of each member on its rows, with its spread."""
+        log_prob: Tensor = self.network(self.x[rows]).log_prob(self.y[rows])
+        return log_prob
+
+    def to(self, dtype: torch.dtype) -> None:
+        """Convert the data and the network."""
+        self.network.to(dtype)
+        self.x, self.y = self.x.to(dtype), self.y.to(dtype)
+        self.flat_y, self.weights = self.y.flatten(), self.weights.to(dtype)
 
     def _noisy(self, values: Tensor, size: float) -> Tensor:
         if size == 0.0:
             return values
         noise = torch.empty_like(values).normal_(0.0, size, generator=self.generator)
         return values + noise
+
+
+def stacking_weights(
+    log_prob: Tensor, weights: Tensor, *, n_pseudo: float = 1.0, n_iter: int = 200
+) -> Tensor:
+    r"""Return the weights of views that make held-out rows most likely.
+
+    .. math::
+        \max_w \sum_i v_i \log \sum_j w_j \, p_j(y_i \mid x_i)
+        + c \sum_j \log w_j
+
+    by expectation maximisation [1]_.
+
+    Parameters
+    ----------
+    log_prob : Tensor of shape (n_views, n_samples)
+        Log densities of rows that no view was trained on.
+    weights : Tensor of shape (n_samples,)
+        Row weights v.
+    n_pseudo : float, default=1.0
+        Rows that each view is granted, the number c.
+    n_iter : int, default=200
+        Number of iterations.
+
+    Returns
+    -------
+    shares : Tensor of shape (n_views,)
+        Positive, with sum 1.
+
+    References
+    ----------
+    .. [1] Y. Yao, A. Vehtari, D. Simpson and A. Gelman, "Using stacking to average
+       Bayesian predictive distributions", Bayesian Analysis 13(3), 2018.
+    """
+    shares = torch.full_like(log_prob[:, 0], 1.0 / len(log_prob))
+    for _ in range(n_iter):
+        joint = log_prob + shares.log().unsqueeze(1)
+        expected = torch.softmax(joint, 0) @ weights + n_pseudo
+        shares = expected / expected.sum()
+    return shares

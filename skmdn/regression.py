@@ -156,7 +156,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "embedding": [StrOptions({"none", "ple", "ple+cos"})],
+        "embedding": [StrOptions({"auto", "none", "ple", "ple+cos"})],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
         "min_scale": [
@@ -266,13 +266,20 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         with unchanged_on_error(self):
             rows = self._checked_rows(X, y, sample_weight, reset=not self._goes_on())
             generator = self._prepare(rows, keep=self._goes_on())
-            history = self._train(rows, generator, self._settings(len(rows.y)))
+            histories = self._train(
+                rows,
+                generator,
+                self._settings(len(rows.y)),
+                self._held_out_share(len(rows.y)),
+            )
+            history = histories[0]
             self.loss_curve_ = history.loss
             self.validation_loss_curve_ = history.held_out or None
             self.best_validation_loss_ = None
             if history.best is not None:
                 self.best_validation_loss_ = float(history.best.mean())
             self.n_iter_ = len(history.loss)
+            self._histories = histories
             self._optimizer_state = None
         warn_about(history)
         return self

@@ -8,14 +8,17 @@ a member's gradient and the copy of its best state are single operations.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["History", "Settings", "minimise"]
+__all__ = ["History", "Settings", "minimise", "split_rows"]
 
 Loss = Callable[[Tensor], Tensor]
+Gradient = Callable[[Tensor, bool], Tensor | None]
 OnEpoch = Callable[[int, float, float | None], bool]
 
 
@@ -41,9 +44,6 @@ class Settings:
         Epochs without a better held-out loss after which a member has stopped.
     tol : float, default=0.0
         What counts as better, in nats.
-    hold_out : float, default=0.0
-        Share of the rows that each member holds out; with 0 there is no early
-        stopping and the last state counts.
     max_norm : float, default=5.0
         A member's gradient is shortened to this length.
     max_recoveries : int, default=8
@@ -58,7 +58,6 @@ class Settings:
     decay: bool = True
     n_iter_no_change: int = 10
     tol: float = 0.0
-    hold_out: float = 0.0
     max_norm: float = 5.0
     max_recoveries: int = 8
 
@@ -70,7 +69,7 @@ class History:
     Attributes
     ----------
     loss : list of float
-        Training loss, averaged over the epoch's steps and the members.
+        Training loss, averaged over every eighth step of the epoch and the members.
     held_out : list of float
         Held-out loss, averaged over the members; empty without held-out rows.
     best : Tensor of shape (n_members,) or None
@@ -112,15 +111,95 @@ class _FlatParameters:
             parameter.data = self.values[:, span].view(parameter.shape)
             self.decayed[span] = float(name.endswith("weight"))
 
+    def gradient_views(self) -> dict[str, Tensor]:
+        """Return the part of ``gradients`` that belongs to each parameter."""
+        views, end = {}, 0
+        for name, parameter in self.named:
+            start, end = end, end + parameter[0].numel()
+            views[name] = self.gradients[:, start:end].view(parameter.shape)
+        return views
+
     def differentiate(self, losses: Tensor) -> None:
         """Fill ``gradients``: each member's loss by its own parameters."""
-        parts = torch.autograd.grad(losses.sum(), [p for _, p in self.named])
-        torch.cat([part.flatten(1) for part in parts], 1, out=self.gradients)
+        wanted = [name for name, p in self.named if p.requires_grad]
+        leaves = [p for _, p in self.named if p.requires_grad]
+        parts = torch.autograd.grad(losses.sum(), leaves)
+        views = self.gradient_views()
+        for name, part in zip(wanted, parts, strict=True):
+            views[name].copy_(part)
 
     def release(self) -> None:
         """Give the parameters memory of their own again."""
         for _, parameter in self.named:
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+class _Differentiator:
+    """Fills the gradients of a batch: by hand where that is equal, else by autograd.
+
+    Parameters
+    ----------
+    flat : _FlatParameters
+        Where the gradients go.
+    loss : callable
+        What autograd differentiates.
+    by_hand : callable, optional
+        Takes the gradient's views by name and returns a function of the same rows
+        that fills them; compared with autograd on the first batch.
+    """
+
+    def __init__(
+        self,
+        flat: _FlatParameters,
+        loss: Loss,
+        by_hand: Callable[[dict[str, Tensor]], Gradient] | None,
+    ) -> None:
+        self.flat = flat
+        self.loss = loss
+        self.by_hand = by_hand(flat.gradient_views()) if by_hand else None
+        self.compared = False
+
+    def mode(self) -> AbstractContextManager[Any]:
+        """Return the context of an epoch: without a graph or traces of one.
+
+        Autograd cannot work with tensors made in inference mode, which is faster.
+        """
+        by_hand = self.by_hand is not None and self.compared
+        return torch.inference_mode() if by_hand else torch.no_grad()
+
+    def __call__(self, rows: Tensor, with_loss: bool) -> Tensor | None:
+        """Fill the gradients; return the members' losses if they are asked for."""
+        if self.by_hand is not None and self.compared:
+            return self.by_hand(rows, with_loss)
+        with torch.enable_grad():
+            losses = self.loss(rows)
+            self.flat.differentiate(losses)
+        losses = losses.detach()
+        if self.by_hand is not None:
+            self._compare(rows, losses)
+        return losses
+
+    def _compare(self, rows: Tensor, losses: Tensor) -> None:
+        """Keep the gradient by hand if it and the losses agree with autograd."""
+        assert self.by_hand is not None
+        expected = torch.cat([self.flat.gradients, losses.unsqueeze(1)], 1)
+        self.flat.gradients.zero_()
+        found = self.by_hand(rows, True)
+        self.compared = found is not None and _agree(
+            torch.cat([self.flat.gradients, found.unsqueeze(1)], 1), expected
+        )
+        self.flat.gradients.copy_(expected[:, :-1])
+        if not self.compared:
+            self.by_hand = None
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Tell whether two gradients differ by no more than rounding."""
+    allowed = torch.finfo(expected.dtype).eps ** 0.75
+    size = torch.linalg.vector_norm(expected, dim=1)
+    return bool(
+        (torch.linalg.vector_norm(found - expected, dim=1) <= allowed * size).all()
+    )
 
 
 class _Optimizer:
@@ -149,6 +228,7 @@ class _Optimizer:
             "square": torch.zeros_like(values),
             "count": torch.zeros((), dtype=torch.float32, device=values.device),
         }
+        self.one = torch.ones_like(self.state["count"])
         for name, value in (state or {}).items():
             self.state[name].copy_(value)
 
@@ -167,13 +247,15 @@ class _Optimizer:
     def step(self) -> None:
         """Clip each member's gradient, decay the weights and move."""
         values, gradients = self.flat.values, self.flat.gradients
-        norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        gradients.mul_((self.settings.max_norm / norm).clamp_max_(1.0))
+        norm = torch.linalg.vector_norm(gradients, dim=1)
+        if max(norm.tolist()) > self.settings.max_norm:
+            shorten = (self.settings.max_norm / norm).clamp_max_(1.0)
+            gradients.mul_(shorten.unsqueeze(1))
         rate = self.rate()
         if self.settings.weight_decay:
             shrink = -rate * self.settings.weight_decay
             values.addcmul_(values, self.flat.decayed, value=shrink)
-        self.state["count"] += 1
+        self.state["count"].add_(self.one)
         adam_step(values, gradients, self.state, rate)
         self.n_done += 1
 
@@ -287,10 +369,10 @@ def _batches(
         yield shuffled[:, step * size : (step + 1) * size]
 
 
-def _split(
+def split_rows(
     n_members: int, n_rows: int, hold_out: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return each member's training and held-out rows."""
+    """Return each member's training and held-out rows, a random share of all."""
     if hold_out == 0.0:
         rows = torch.arange(n_rows, device=generator.device).expand(n_members, n_rows)
         return rows, rows[:, :0]
@@ -305,10 +387,11 @@ def minimise(
     named_parameters: Iterable[tuple[str, Tensor]],
     training_loss: Loss,
     held_out_loss: Loss,
-    n_rows: int,
+    rows: tuple[Tensor, Tensor],
     settings: Settings,
     generator: torch.Generator,
     *,
+    by_hand: Callable[[dict[str, Tensor]], Gradient] | None = None,
     optimizer_state: dict[str, Tensor] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> History:
@@ -321,12 +404,17 @@ def minimise(
     training_loss, held_out_loss : callable
         Map row indices ``(n_members, n_batch)`` to losses ``(n_members,)``. The
         first is differentiated; the second judges a state.
-    n_rows : int
-        The number of rows.
+    rows : tuple of Tensor
+        Each member's training rows ``(n_members, n)`` and its held-out rows. Without
+        any of the latter there is no early stopping and the last state counts.
     settings : Settings
         How to optimise.
     generator : torch.Generator
-        The source of held-out rows and shuffles.
+        The source of shuffles.
+    by_hand : callable, optional
+        Makes a faster way to the gradient from the tensors that take it, by name:
+        a function of the rows and of whether the losses are wanted. It is used if
+        it agrees with autograd on the first batch.
     optimizer_state : dict of str to Tensor, optional
         From the history of an earlier call.
     on_epoch : callable, optional
@@ -339,11 +427,12 @@ def minimise(
         What happened.
     """
     flat = _FlatParameters(named_parameters)
-    rows, held_out_rows = _split(len(flat.values), n_rows, settings.hold_out, generator)
-    n_steps = _n_steps(rows, settings) * settings.max_iter
+    training_rows, held_out_rows = rows
+    n_steps = _n_steps(training_rows, settings) * settings.max_iter
     optimizer = _Optimizer(flat, settings, n_steps, optimizer_state)
+    differentiate = _Differentiator(flat, training_loss, by_hand)
     history = History()
-    best = _BestStates(flat, settings) if settings.hold_out else None
+    best = _BestStates(flat, settings) if held_out_rows.shape[1] else None
     good = flat.values.clone()
 
     def judge() -> Tensor:
@@ -355,7 +444,7 @@ def minimise(
             best.update(flat, judge())
         for epoch in range(1, settings.max_iter + 1):
             losses = _run_epoch(
-                flat, optimizer, training_loss, rows, settings, generator
+                optimizer, differentiate, training_rows, settings, generator
             )
             history.loss.append(_mean(losses))
             if best is not None:
@@ -382,23 +471,28 @@ def minimise(
 
 
 def _run_epoch(
-    flat: _FlatParameters,
     optimizer: _Optimizer,
-    loss: Loss,
+    differentiate: _Differentiator,
     rows: Tensor,
     settings: Settings,
     generator: torch.Generator,
 ) -> Tensor:
-    """Take an epoch's steps and return the members' average losses."""
-    total = flat.values.new_zeros(flat.values.shape[0])
-    n_batches = 0
-    for batch in _batches(rows, settings, generator):
-        losses = loss(batch)
-        flat.differentiate(losses)
-        optimizer.step()
-        total += losses.detach()
-        n_batches += 1
-    return total / n_batches
+    """Take an epoch's steps and return the members' average losses.
+
+    The average is over every eighth step: the gradient does not need the loss.
+    """
+    values = []
+    with differentiate.mode():
+        for step, batch in enumerate(_batches(rows, settings, generator)):
+            with_loss = step % _LOSS_EVERY == 0
+            losses = differentiate(batch, with_loss)
+            optimizer.step()
+            if losses is not None and with_loss:
+                values.append(losses)
+        return torch.stack(values).mean(0)
+
+
+_LOSS_EVERY = 8
 
 
 def _rescue(
