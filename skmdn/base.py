@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -29,6 +30,7 @@ __all__ = [
     "TorchEstimator",
     "bin_edges",
     "import_extra",
+    "lattice_width",
     "marginal_start",
     "resolve_device",
     "unchanged_on_error",
@@ -43,10 +45,11 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         state = dict(super().__getstate__(), _skmdn_version=__version__)
         if "module_" in state:
             state["module_"] = cpu_copy(state["module_"])
-        if state.get("_optimizer_state"):
-            state["_optimizer_state"] = {
-                name: value.cpu() for name, value in state["_optimizer_state"].items()
-            }
+        if state.get("_optimizer_states"):
+            state["_optimizer_states"] = [
+                {name: value.cpu() for name, value in moments.items()}
+                for moments in state["_optimizer_states"]
+            ]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -106,25 +109,40 @@ class Standardizer:
         With ``orient`` a column that leans to the left gets a negative scale, so
         that a column and its mirror image are standardised to the same numbers.
         """
-        share = weights / weights.sum()
         # Scaled by the largest value, so that no power overflows.
-        size = np.abs(values).max(axis=0)
-        size[size == 0.0] = 1.0
-        values = values / size
-        mean = share @ values
-        scale = np.sqrt(share @ np.square(values - mean))
+        size = np.max([np.abs(part).max(axis=0) for part, _ in _parts(values)], axis=0)
+        size = np.where(size == 0.0, 1.0, size).astype(np.float64)
+        share = weights / weights.sum()
+
+        def moment(power: int, center: ArrayLike, scale: ArrayLike) -> np.ndarray:
+            total = np.zeros(len(size))
+            for part, rows in _parts(values):
+                total += share[rows] @ ((part / size - center) / scale) ** power
+            return total
+
+        mean = moment(1, 0.0, 1.0)
+        scale = np.sqrt(moment(2, mean, 1.0))
         constant = scale <= 10 * np.finfo(np.float64).eps
         scale = np.where(constant, 1.0, scale)
-        lean = share @ ((values - mean) / scale) ** 3
+        lean = moment(3, mean, scale) if orient else np.zeros(len(size))
         scale = np.where(constant, 1.0, scale * size)
-        if orient:
-            # Not where the sign of a symmetric column is a matter of rounding.
-            scale = np.where(lean < -1e-8, -scale, scale)
+        # Not where the sign of a symmetric column is a matter of rounding.
+        scale = np.where(lean < -1e-8, -scale, scale)
         return cls(mean * size, scale)
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return standardised values."""
         return (values - self.mean) / self.scale
+
+
+def _parts(values: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+    """Yield some rows at a time, so that no copy of all of them is made."""
+    for start in range(0, len(values), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        yield values[rows], rows
+
+
+_ROWS_AT_A_TIME = 2**15
 
 
 def bin_edges(values: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
@@ -137,6 +155,23 @@ def bin_edges(values: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarra
     wanted = np.linspace(0.0, 1.0, n_bins + 1) * reached[-1]
     places = np.searchsorted(reached, wanted).clip(max=len(values) - 1)
     return np.unique(values[order][places])
+
+
+def lattice_width(values: np.ndarray) -> float:
+    """Return the spacing of a column that takes few values at multiples of it, or 0.
+
+    Few are at most one in fifty rows: below that, a rounded column is as good as
+    continuous.
+    """
+    points = np.unique(values)
+    if not 2 <= len(points) <= _LATTICE_SHARE * len(values):
+        return 0.0
+    gaps = np.diff(points)
+    steps = gaps / gaps.min()
+    return float(gaps.min()) if np.allclose(steps, np.round(steps), atol=0.01) else 0.0
+
+
+_LATTICE_SHARE = 0.02
 
 
 def marginal_start(

@@ -1,7 +1,7 @@
 """The only door between numpy and torch: tensors, devices, generators, CPU state."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,9 @@ from .mixture import Block, Mixture
 __all__ = [
     "cpu_copy",
     "gaussian_mixture",
+    "StreamedRows",
     "generator_from",
+    "mapped_tensor",
     "to_numpy",
     "to_tensor",
 ]
@@ -33,6 +35,61 @@ def to_tensor(
     native = np.asarray(array)
     native = np.asarray(native, dtype=native.dtype.newbyteorder("="), order="C")
     return torch.tensor(native, dtype=dtype, device=device)
+
+
+def mapped_tensor(
+    values: NDArray[Any],
+    function: Callable[[NDArray[Any]], NDArray[Any]],
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> Tensor:
+    """Copy a function of an array into a tensor, some rows at a time.
+
+    No other copy of the whole array is made.
+    """
+    result = torch.empty(values.shape, dtype=dtype, device=device)
+    for start in range(0, len(values), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        result[rows] = to_tensor(function(values[rows]), dtype=dtype)
+    return result
+
+
+_ROWS_AT_A_TIME = 2**15
+
+
+class StreamedRows:
+    """Rows of an array that stays where it is, perhaps on disk, until asked for.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_columns)
+        The array.
+    function : callable
+        Applied to the rows that are taken.
+    dtype, device
+        What they are turned into.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[Any],
+        function: Callable[[NDArray[Any]], NDArray[Any]],
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
+    ) -> None:
+        self.values = values
+        self.function = function
+        self.dtype = dtype
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        taken = self.function(self.values[rows.cpu().numpy()])
+        return to_tensor(taken, dtype=self.dtype).to(self.device)
 
 
 def gaussian_mixture(

@@ -20,7 +20,7 @@ batch.
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .embeddings import FeatureEmbedding
 from .families import Normal
@@ -50,7 +50,7 @@ class ClosedFormGradient:
     Parameters
     ----------
     objective : MixtureObjective
-        One for which :meth:`applies` is true.
+        One without noise, whose network :meth:`applies` to.
     gradients : dict of str to Tensor
         Where the gradient of each parameter of the network is written.
     """
@@ -67,29 +67,26 @@ class ClosedFormGradient:
         self.groups: dict[torch.Size, list[_Group]] = {}
 
     @staticmethod
-    def applies(objective: MixtureObjective) -> bool:
-        """Tell whether this network, loss and device are the standard ones."""
-        network = objective.network
+    def applies(network: nn.Module) -> bool:
+        """Tell whether this network is the standard one, on a processor."""
         if not isinstance(network, MixtureNetwork) or _silu_backward is None:
             return False
         head = network.head
-        family, _ = head.parts[0]
         return (
-            objective.x.device.type == "cpu"
-            and objective.y.shape[1] == 1
-            and objective.x_noise == objective.y_noise == 0.0
+            head.linear.weight.device.type == "cpu"
+            and head.sizes == [head.n_components] * 3
+            and type(head.parts[0][0]) is Normal
+            and head.temperature == 1.0
             and isinstance(network.block, FeatureEmbedding)
             and network.trunk.activation == "silu"
             and len(network.trunk.layers) > 0
-            and len(head.parts) == 1
-            and type(family) is Normal
-            and head.temperature == 1.0
         )
 
     def _constant_columns(self) -> Tensor | None:
         """Return raw features and bins of all rows, unless they are too many."""
         x, block = self.objective.x, self.objective.network.block
-        if len(x) * block.n_constant * x.element_size() > _TABLE_BYTES:
+        n_bytes = len(x) * block.n_constant * self.objective.y.element_size()
+        if not isinstance(x, Tensor) or n_bytes > _TABLE_BYTES:
             return None
         return block.constant(x).contiguous()
 
@@ -142,7 +139,7 @@ class _Workspace:
         block, n_components = network.block, network.head.n_components
 
         def new(*shape: int) -> Tensor:
-            return objective.x.new_empty((n_members, *shape))
+            return objective.y.new_empty((n_members, *shape))
 
         widths = [layer.weight.shape[2] for layer in network.trunk.layers]
         self.x = new(n_batch, block.n_constant)
@@ -180,7 +177,7 @@ class _Workspace:
             self.pull,
         ) = (new(n_components, n_batch) for _ in range(9))
         # Sums over the rows as products: faster than a reduction of a short axis.
-        self.ones = objective.x.new_ones((n_members, n_batch, 1))
+        self.ones = objective.y.new_ones((n_members, n_batch, 1))
 
 
 class _Group:
@@ -197,12 +194,12 @@ class _Group:
         network, gradients = objective.network, owner.gradients
         self.members = members
         self.space = space
-        self.min_scale = objective.x.new_tensor(network.head.min_scale)
+        self.min_scale = objective.y.new_tensor(network.head.min_scale)
         prior, n_rows = objective.prior, objective.n_rows
         self.c1 = 2.0 * (prior.shape + 1.0) / n_rows
         self.c2 = 2.0 * prior.scale / n_rows
         # A tensor is added faster than a number.
-        self.c1_tensor = objective.x.new_tensor(self.c1)
+        self.c1_tensor = objective.y.new_tensor(self.c1)
         self.share = 1.0 / space.x.shape[1]
 
         def pair(name: str) -> tuple[Tensor, Tensor]:

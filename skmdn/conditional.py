@@ -1,6 +1,8 @@
 """What the estimators of a conditional mixture share: rows, networks, training."""
 
 import copy
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,36 +18,29 @@ from .base import (
     EpochReporter,
     Standardizer,
     TorchEstimator,
-    bin_edges,
+    lattice_width,
     marginal_start,
     resolve_device,
 )
-from .bridge import generator_from, to_tensor
+from .bridge import StreamedRows, generator_from, mapped_tensor, to_tensor
 from .closed_form import ClosedFormGradient
 from .distribution import PredictiveDistribution
-from .embeddings import FeatureEmbedding
 from .families import make_family
 from .mixture import Mixture
 from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
-from .objectives import MixtureObjective, ScalePrior, stacking_weights
+from .objectives import MixtureObjective, ScalePrior
+from .stacking import stack
 from .training import History, Settings, minimise, split_rows
+from .views import EMBEDDINGS
 
 __all__ = ["ConditionalMixture", "Rows", "row_chunks"]
 
 # min_scale="auto": a share of the target's standard deviation.
 _MIN_SCALE = 1e-3
 
-# embedding: bins and cosines per feature.
-_N_BINS = 16
-_N_COSINES = 8
-
-# embedding: the views of the features that an ensemble is made of.
-_VIEWS = {
-    "none": ("raw",),
-    "ple": ("ple",),
-    "ple+cos": ("ple+cos",),
-    "auto": ("raw", "ple", "ple+cos"),
-}
+# max_iter="auto": passes, within bounds on the number of steps.
+_PASSES = 60
+_STEPS = (1500, 6000)
 
 # Parameters that shape the networks: they cannot change while a fit goes on.
 _SHAPING = (
@@ -75,11 +70,15 @@ _PRIOR_SCALE = (0.2, 30.0)
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows as arrays: X and y two-dimensional, weights positive."""
+    """Training rows as arrays: X and y two-dimensional, weights positive.
+
+    Features that are ``streamed`` stay where they are, on disk.
+    """
 
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray
+    streamed: bool
 
     def count(self) -> float:
         """Return how many rows these are worth to a prior that counts once.
@@ -105,17 +104,18 @@ class ConditionalMixture(TorchEstimator):
 
     def _checked_rows(self, X, y, sample_weight, *, reset):
         """Return the rows that count, or raise before anything is changed."""
+        streamed = isinstance(X, np.memmap)
         X, y = validate_data(
             self,
             X,
             y,
             reset=reset,
-            dtype=np.float64,
+            dtype=[np.float64, np.float32],
             multi_output=True,
             y_numeric=True,
             ensure_min_samples=2,
         )
-        y = y.astype(np.float64)
+        y = y.astype(np.float64, copy=False)
         weights = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
@@ -126,8 +126,11 @@ class ConditionalMixture(TorchEstimator):
             self._univariate = y.ndim == 1
         else:
             y = self._checked_y(y)
+        y = y.reshape(len(y), -1)
         counts = weights > 0.0
-        return Rows(X[counts], y.reshape(len(y), -1)[counts], weights[counts])
+        if not counts.all():
+            X, y, weights = X[counts], y[counts], weights[counts]
+        return Rows(X, y, weights, streamed)
 
     def _checked_X(self, X):
         check_is_fitted(self, "module_")
@@ -166,9 +169,14 @@ class ConditionalMixture(TorchEstimator):
                 )
             self.module_ = copy.deepcopy(self.module_).to(device)
             self.module_.requires_grad_(True)
+            for network in self.module_.networks:
+                network.head.log_spread.requires_grad_(False)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
+        self._resolution = 0.0
+        if self.n_outputs_ == 1:
+            self._resolution = lattice_width(rows.y) / abs(self._y_scaler.scale[0])
         self.module_ = self._networks(rows, weight_source).to(device)
         self._shaped_by = shape
         return generator
@@ -186,8 +194,10 @@ class ConditionalMixture(TorchEstimator):
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
         networks = []
-        for view in _VIEWS[self.embedding]:
-            block = self._input_block(view, rows, generator)
+        for view in EMBEDDINGS[self.embedding]:
+            block = view.input_block(
+                self.n_estimators, rows.X, rows.weights, self._x_scaler, generator
+            )
             trunk = MLP(
                 self.n_estimators,
                 block.n_out,
@@ -200,7 +210,7 @@ class ConditionalMixture(TorchEstimator):
                 trunk.n_out,
                 rows.y.shape[1],
                 [(family, self.n_components)],
-                min_scale=_MIN_SCALE if self.min_scale == "auto" else self.min_scale,
+                min_scale=self._min_scale(),
                 temperature=self.temperature,
                 generator=generator,
             )
@@ -208,33 +218,19 @@ class ConditionalMixture(TorchEstimator):
             networks.append(MixtureNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
 
-    def _input_block(self, view, rows, generator):
-        """Build what the trunk sees of the features."""
-        edges, n_cosines = [], 0
-        if view != "raw":
-            columns = self._x_scaler.transform(rows.X).T
-            edges = [
-                to_tensor(bin_edges(column, rows.weights, _N_BINS))
-                for column in columns
-            ]
-        if view == "ple+cos":
-            n_cosines = _N_COSINES
-        return FeatureEmbedding(
-            self.n_estimators,
-            rows.X.shape[1],
-            edges=edges,
-            n_cosines=n_cosines,
-            generator=generator,
-        )
-
     def _settings(self, n_rows, *, one_pass=False):
         """Turn the parameters into the loop's settings."""
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = 64 if n_rows < 2_000 else 128 if n_rows < 20_000 else 256
+        batch_size = min(batch_size, n_rows)
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            n_steps = min(max(_PASSES * n_rows / batch_size, _STEPS[0]), _STEPS[1])
+            max_iter = math.ceil(n_steps * batch_size / n_rows)
         return Settings(
-            max_iter=1 if one_pass else self.max_iter,
-            batch_size=min(batch_size, n_rows),
+            max_iter=1 if one_pass else max_iter,
+            batch_size=batch_size,
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
             warm_up=0.0 if one_pass else 0.1,
@@ -243,58 +239,43 @@ class ConditionalMixture(TorchEstimator):
             tol=self.tol,
         )
 
+    def _min_scale(self):
+        return _MIN_SCALE if self.min_scale == "auto" else self.min_scale
+
     def _held_out_share(self, n_rows):
         stops = self.early_stopping
         if stops == "auto":
             stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
         return self.validation_fraction if stops else 0.0
 
-    def _train(
-        self, rows, generator, settings, hold_out, *, n_seen=0.0, states=None
-    ) -> list[History]:
-        """Train every view and leave ``module_`` frozen, its members weighted.
+    def _train(self, rows, generator, settings, *, hold_out=0.0, n_seen=0.0, states=()):
+        """Run the loop for every view and leave ``module_`` trained and frozen.
 
         The prior counts once for these rows and ``n_seen`` earlier ones together.
         """
         self._n_seen = n_seen + rows.count()
-        device = generator.device
-        data = [
-            to_tensor(values, device=device)
-            for values in (
-                self._x_scaler.transform(rows.X),
-                self._y_scaler.transform(rows.y),
-                rows.weights,
-            )
-        ]
-        split = split_rows(self.n_estimators, len(rows.y), hold_out, generator)
         networks = self.module_.networks
-        metadata = {"sample_weight": rows.weights}
         reporter = EpochReporter(
             self,
             settings.max_iter * len(networks),
             self._state,
             X=rows.X,
             y=rows.y,
-            metadata=metadata,
+            metadata={"sample_weight": rows.weights},
         )
-        histories, log_probs = [], []
-        for network, state in zip(networks, states or [None] * len(networks)):
-            objective = MixtureObjective(
-                network.train(),
-                *data,
-                prior=_scale_prior(self._n_seen),
-                n_rows=self._n_seen,
-                log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
-                x_noise=self.x_noise,
-                y_noise=self.y_noise,
-                generator=generator,
-            )
+        # Views share the rows they hold out: there they are compared.
+        split = split_rows(self.n_estimators, len(rows.y), hold_out, generator)
+        # Held-out rows choose the state, so that rounding errors do no harm.
+        single = bool(hold_out) and all(self._by_hand(net) for net in networks)
+        data = self._tensors(rows, torch.float32 if single else torch.float64)
+        histories = []
+        for network, state in itertools.zip_longest(networks, states):
+            network.train().to(data[1].dtype)
+            objective = self._objective(network, data, generator)
             by_hand = None
-            if ClosedFormGradient.applies(objective):
+            if self._by_hand(network):
                 by_hand = partial(ClosedFormGradient, objective)
-                if hold_out:
-                    objective.to(torch.float32)
-            histories.append(minimise(
+            history = minimise(
                 network.named_parameters(),
                 objective.training_loss,
                 objective.held_out_loss,
@@ -304,18 +285,62 @@ class ConditionalMixture(TorchEstimator):
                 by_hand=by_hand,
                 optimizer_state=state,
                 on_epoch=reporter,
-            ))
+            )
             network.eval().requires_grad_(False).double()
-            if len(networks) > 1 and hold_out:
-                objective.to(torch.float64)
-                with torch.no_grad():
-                    log_probs.append(objective.held_out_log_prob(split[1]).flatten())
-        if log_probs:
-            weights = data[2][split[1]].flatten()
-            shares = stacking_weights(torch.stack(log_probs), weights)
-            self.module_.log_weights.copy_((shares / self.n_estimators).log().repeat_interleave(self.n_estimators))
+            histories.append(history)
+        if hold_out:
+            self._stack(data, split[1].flatten())
         reporter.finish()
-        return histories
+        return History.joined(histories), [h.optimizer_state for h in histories]
+
+    def _stack(self, data, held_out):
+        """Weigh the views, and set the width of the ensemble, on held-out rows."""
+        x, y, weights = (values[held_out].double() for values in data)
+        n_members = self.n_estimators
+        views = []
+        for network in self.module_.networks:
+            # Member j of every view has held out the j-th part of the rows.
+            members = network(x.unflatten(0, (n_members, -1)))
+            views.append(members.map(lambda value: value.flatten(0, 1).unsqueeze(0)))
+        shares, log_factor = stack(
+            Mixture.concatenate(views),
+            y,
+            weights,
+            resolution=self._resolution,
+            min_scale=self._min_scale(),
+        )
+        self.module_.weigh(shares, log_factor)
+
+    def _by_hand(self, network):
+        """Tell whether the gradient of this network is known in closed form."""
+        noisy = self.x_noise or self.y_noise
+        return not noisy and ClosedFormGradient.applies(network)
+
+    def _tensors(self, rows, dtype):
+        """Return standardised features, standardised targets and weights."""
+        device = next(self.module_.parameters()).device
+        x_class = StreamedRows if rows.streamed else mapped_tensor
+        x = x_class(rows.X, self._x_scaler.transform, dtype=dtype, device=device)
+        y = self._y_scaler.transform(rows.y)
+        # Equal weights are exactly 1 in every precision.
+        weights = rows.weights / rows.weights.mean()
+        return (
+            x,
+            to_tensor(y, dtype=dtype, device=device),
+            to_tensor(weights, dtype=dtype, device=device),
+        )
+
+    def _objective(self, network, data, generator):
+        return MixtureObjective(
+            network,
+            *data,
+            prior=_scale_prior(self._n_seen),
+            n_rows=self._n_seen,
+            log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
+            x_noise=self.x_noise,
+            y_noise=self.y_noise,
+            generator=generator,
+        )
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""

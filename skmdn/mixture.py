@@ -226,16 +226,22 @@ class Mixture:
         ]
         return Mixture(self.log_weights, blocks)
 
-    def widen(self, factor: Tensor) -> "Mixture":
+    def widen(self, factor: Tensor, min_scale: float = 0.0) -> "Mixture":
         """Multiply every component's deviations from its mean.
 
-        ``factor`` has the batch axes of the mixture, or broadcasts to them.
+        Parameters
+        ----------
+        factor : Tensor
+            With the batch axes of the mixture, or broadcast to them.
+        min_scale : float, default=0.0
+            No component is narrowed so far that one of its scales falls below this.
         """
         factor = factor[..., None, None]
-        blocks = [
-            block.replace(block.family.widen(block.params, factor))
-            for block in self.blocks
-        ]
+        blocks = []
+        for block in self.blocks:
+            smallest = block.family.scales(block.params).amin(-1, keepdim=True)
+            allowed = torch.maximum(factor, (min_scale / smallest).clamp_max(1.0))
+            blocks.append(block.replace(block.family.widen(block.params, allowed)))
         return Mixture(self.log_weights, blocks)
 
     def marginal(self, outputs: list[int]) -> "Mixture":

@@ -176,7 +176,9 @@ class MixtureHead(nn.Module):
             params = family.from_raw(raw, self.min_scale)
             blocks.append(Block(family, params, count))
         mixture = Mixture.from_logits(logits, blocks, self.temperature)
-        return mixture if self.training else mixture.widen(self.log_spread.exp())
+        if self.training:
+            return mixture
+        return mixture.widen(self.log_spread.exp(), self.min_scale)
 
     @torch.no_grad()
     def start(self, centers: Tensor, spreads: Tensor, shares: Tensor) -> None:
@@ -260,6 +262,13 @@ class MixtureEnsemble(nn.Module):
     def n_members(self) -> list[int]:
         """Return the number of members of each network."""
         return [net.head.linear.weight.shape[0] for net in self.networks]
+
+    def weigh(self, shares: Tensor, log_factor: Tensor) -> None:
+        """Give each network its share, which its members divide, and widen all."""
+        counts = torch.tensor(self.n_members(), device=shares.device)
+        self.log_weights.copy_((shares / counts).log().repeat_interleave(counts))
+        for network in self.networks:
+            network.head.log_spread += log_factor
 
     def forward(self, x: Tensor) -> Mixture:
         """Return one mixture per row of ``x (rows, n_features)``."""

@@ -18,8 +18,10 @@ from .mixture import Mixture
 __all__ = ["MixtureObjective", "ScalePrior"]
 
 
-# Factors of the scales that held-out rows choose from.
-_LOG_SPREADS = [0.07 * step for step in range(-5, 21)]
+# How far the logarithm of a member's spread moves from one judgement to the next, and
+# where it stays: the search goes on while training does.
+_SPREAD_STEPS = (-0.2, -0.05, 0.0, 0.05, 0.2)
+_SPREAD_RANGE = (0.0, 1.4)
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class MixtureObjective:
     ----------
     network : nn.Module
         Maps ``(n_members, n_rows, n_features)`` to a :class:`Mixture`.
-    x, y : Tensor of shape (n_samples, n_features) and (n_samples, n_outputs)
-        Standardised data.
+    x : Tensor of shape (n_samples, n_features)
+        Standardised features, or something else that returns rows by index.
+    y : Tensor of shape (n_samples, n_outputs)
+        Standardised targets.
     weights : Tensor of shape (n_samples,)
-        Positive row weights.
+        Positive row weights whose mean is 1.
     prior : ScalePrior
         Keeps the likelihood bounded.
     n_rows : float
@@ -87,7 +91,7 @@ class MixtureObjective:
         self.network = network
         self.x, self.y = x, y
         self.flat_y = y.flatten()
-        self.weights = weights / weights.mean()
+        self.weights = weights
         self.prior = prior
         self.n_rows = n_rows
         self.log_scale = log_scale
@@ -110,70 +114,21 @@ class MixtureObjective:
         :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
         scales that are too small are repaired, not punished.
         """
+        head = self.network.head
         mixture = self.network(self.x[rows]).unsqueeze()
-        log_spread = self.x.new_tensor(_LOG_SPREADS)
+        steps = self.y.new_tensor(_SPREAD_STEPS)
+        log_spread = (head.log_spread + steps).clamp(*_SPREAD_RANGE)
         y = self.y[rows].unsqueeze(2)
-        log_prob = mixture.widen(log_spread.exp()).log_prob(y)
+        log_prob = mixture.widen(log_spread.exp().unsqueeze(1)).log_prob(y)
         weights = self.weights[rows].unsqueeze(-1)
         losses = -(weights * log_prob).sum(1) / weights.sum(1)
         losses += log_spread.square() / rows.shape[1]
         best = losses.min(1)
-        self.network.head.log_spread.copy_(log_spread[best.indices].unsqueeze(1))
+        head.log_spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values
-
-    def held_out_log_prob(self, rows: Tensor) -> Tensor:
-        """Return the log density of each member on its rows, with its spread."""
-        log_prob: Tensor = self.network(self.x[rows]).log_prob(self.y[rows])
-        return log_prob
-
-    def to(self, dtype: torch.dtype) -> None:
-        """Convert the data and the network."""
-        self.network.to(dtype)
-        self.x, self.y = self.x.to(dtype), self.y.to(dtype)
-        self.flat_y, self.weights = self.y.flatten(), self.weights.to(dtype)
 
     def _noisy(self, values: Tensor, size: float) -> Tensor:
         if size == 0.0:
             return values
         noise = torch.empty_like(values).normal_(0.0, size, generator=self.generator)
         return values + noise
-
-
-def stacking_weights(
-    log_prob: Tensor, weights: Tensor, *, n_pseudo: float = 1.0, n_iter: int = 200
-) -> Tensor:
-    r"""Return the weights of views that make held-out rows most likely.
-
-    .. math::
-        \max_w \sum_i v_i \log \sum_j w_j \, p_j(y_i \mid x_i)
-        + c \sum_j \log w_j
-
-    by expectation maximisation [1]_.
-
-    Parameters
-    ----------
-    log_prob : Tensor of shape (n_views, n_samples)
-        Log densities of rows that no view was trained on.
-    weights : Tensor of shape (n_samples,)
-        Row weights v.
-    n_pseudo : float, default=1.0
-        Rows that each view is granted, the number c.
-    n_iter : int, default=200
-        Number of iterations.
-
-    Returns
-    -------
-    shares : Tensor of shape (n_views,)
-        Positive, with sum 1.
-
-    References
-    ----------
-    .. [1] Y. Yao, A. Vehtari, D. Simpson and A. Gelman, "Using stacking to average
-       Bayesian predictive distributions", Bayesian Analysis 13(3), 2018.
-    """
-    shares = torch.full_like(log_prob[:, 0], 1.0 / len(log_prob))
-    for _ in range(n_iter):
-        joint = log_prob + shares.log().unsqueeze(1)
-        expected = torch.softmax(joint, 0) @ weights + n_pseudo
-        shares = expected / expected.sum()
-    return shares

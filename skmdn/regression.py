@@ -12,6 +12,7 @@ from .conditional import ConditionalMixture, row_chunks
 from .distribution import PredictiveDistribution
 from .families import FAMILIES, Family
 from .networks import ACTIVATIONS
+from .views import EMBEDDINGS
 
 __all__ = ["MixtureDensityRegressor"]
 
@@ -156,7 +157,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "embedding": [StrOptions({"auto", "none", "ple", "ple+cos"})],
+        "embedding": [StrOptions(set(EMBEDDINGS))],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
         "min_scale": [
@@ -171,7 +172,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             StrOptions({"auto"}),
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
-        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "max_iter": [
+            StrOptions({"auto"}),
+            Interval(numbers.Integral, 1, None, closed="left"),
+        ],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
@@ -266,21 +270,20 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         with unchanged_on_error(self):
             rows = self._checked_rows(X, y, sample_weight, reset=not self._goes_on())
             generator = self._prepare(rows, keep=self._goes_on())
-            histories = self._train(
+            n_rows = len(rows.y)
+            history, _ = self._train(
                 rows,
                 generator,
-                self._settings(len(rows.y)),
-                self._held_out_share(len(rows.y)),
+                self._settings(n_rows),
+                hold_out=self._held_out_share(n_rows),
             )
-            history = histories[0]
             self.loss_curve_ = history.loss
             self.validation_loss_curve_ = history.held_out or None
             self.best_validation_loss_ = None
             if history.best is not None:
                 self.best_validation_loss_ = float(history.best.mean())
             self.n_iter_ = len(history.loss)
-            self._histories = histories
-            self._optimizer_state = None
+            self._optimizer_states = ()
         warn_about(history)
         return self
 
@@ -312,18 +315,18 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
             n_calls = getattr(self, "n_iter_", 0)
             generator = self._prepare(rows, keep=goes_on, n_calls=n_calls)
-            history = self._train(
+            history, states = self._train(
                 rows,
                 generator,
                 self._settings(len(rows.y), one_pass=True),
                 n_seen=getattr(self, "_n_seen", 0.0),
-                optimizer_state=getattr(self, "_optimizer_state", None),
+                states=getattr(self, "_optimizer_states", ()),
             )
             self.loss_curve_ = [*getattr(self, "loss_curve_", []), *history.loss]
             self.validation_loss_curve_ = None
             self.best_validation_loss_ = None
             self.n_iter_ = len(self.loss_curve_)
-            self._optimizer_state = history.optimizer_state
+            self._optimizer_states = states
         warn_about(history)
         return self
 

@@ -7,7 +7,7 @@ a member's gradient and the copy of its best state are single operations.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +88,30 @@ class History:
     n_recoveries: int = 0
     gave_up: bool = False
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+
+
+    @classmethod
+    def joined(cls, histories: "Sequence[History]") -> "History":
+        """Return the average of loops that ran one after the other.
+
+        A loop that ended earlier keeps its last losses. States are not joined.
+        """
+        length = max(len(history.loss) for history in histories)
+
+        def average(curves: list[list[float]]) -> list[float]:
+            if not all(curves):
+                return []
+            padded = [curve + curve[-1:] * (length - len(curve)) for curve in curves]
+            return [sum(values) / len(values) for values in zip(*padded, strict=True)]
+
+        best = [history.best for history in histories if history.best is not None]
+        return cls(
+            average([history.loss for history in histories]),
+            average([history.held_out for history in histories]),
+            torch.cat(best) if best else None,
+            sum(history.n_recoveries for history in histories),
+            any(history.gave_up for history in histories),
+        )
 
 
 class _FlatParameters:
@@ -253,8 +277,8 @@ class _Optimizer:
             gradients.mul_(shorten.unsqueeze(1))
         rate = self.rate()
         if self.settings.weight_decay:
-            shrink = -rate * self.settings.weight_decay
-            values.addcmul_(values, self.flat.decayed, value=shrink)
+            shrink = min(rate * self.settings.weight_decay, 1.0)
+            values.addcmul_(values, self.flat.decayed, value=-shrink)
         self.state["count"].add_(self.one)
         adam_step(values, gradients, self.state, rate)
         self.n_done += 1
@@ -355,31 +379,44 @@ def _batches(
 
     The few rows that do not fill the last batch sit out this epoch's shuffle.
     """
-    n_members, n_rows = rows.shape
+    n_rows = rows.shape[1]
     n_steps = _n_steps(rows, settings)
     if n_steps == 1:
         yield rows
         return
-    order = torch.rand(
-        (n_members, n_rows), generator=generator, device=rows.device
-    ).argsort(1)
-    shuffled = rows.gather(1, order)
+    device = rows.device
+    shuffled = torch.stack(
+        [
+            member[torch.randperm(n_rows, generator=generator, device=device)]
+            for member in rows
+        ]
+    )
     size = n_rows // n_steps
     for step in range(n_steps):
         yield shuffled[:, step * size : (step + 1) * size]
 
 
+_MAX_HELD_OUT = 10_000
+
+
 def split_rows(
     n_members: int, n_rows: int, hold_out: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return each member's training and held-out rows, a random share of all."""
+    """Return each member's training and held-out rows, a random share of all.
+
+    A member never holds out more rows than it takes to judge it.
+    """
     if hold_out == 0.0:
         rows = torch.arange(n_rows, device=generator.device).expand(n_members, n_rows)
         return rows, rows[:, :0]
-    n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1)
-    order = torch.rand(
-        (n_members, n_rows), generator=generator, device=generator.device
-    ).argsort(1)
+    n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1, _MAX_HELD_OUT)
+    device = generator.device
+    order = torch.stack(
+        [
+            torch.randperm(n_rows, generator=generator, device=device)
+            for _ in range(n_members)
+        ]
+    )
     return order[:, n_held_out:], order[:, :n_held_out]
 
 

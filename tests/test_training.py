@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skmdn import training
-from skmdn.training import Settings, minimise
+from skmdn.training import Settings, minimise, split_rows
 
 
 def quadratic(n_members=3, seed=0):
@@ -23,17 +23,18 @@ def quadratic(n_members=3, seed=0):
 
 def run(center, loss, n_rows=40, **kwargs):
     settings = {"max_iter": 300, "batch_size": n_rows, "learning_rate": 0.05}
-    seen = kwargs.pop("on_epoch", None)
-    state = kwargs.pop("optimizer_state", None)
+    others = {"on_epoch", "optimizer_state", "by_hand"} & set(kwargs)
+    others = {name: kwargs.pop(name) for name in others}
+    generator = torch.Generator().manual_seed(1)
+    hold_out = kwargs.pop("hold_out", 0.0)
     return minimise(
         [("center", center)],
         loss,
         kwargs.pop("held_out_loss", loss),
-        n_rows,
+        split_rows(len(center), n_rows, hold_out, generator),
         Settings(**{**settings, **kwargs}),
-        torch.Generator().manual_seed(1),
-        on_epoch=seen,
-        optimizer_state=state,
+        generator,
+        **others,
     )
 
 

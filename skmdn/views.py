@@ -1,0 +1,71 @@
+"""Views: what each network of an ensemble sees of the features.
+
+Some tables are smooth in their features, some jump, and one cannot tell beforehand.
+So networks with different input blocks are trained side by side on the same rows, and
+the rows they hold out decide how much each of them counts
+(:func:`skmdn.objectives.stacking_weights`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .base import Standardizer, bin_edges
+from .bridge import to_tensor
+from .embeddings import FeatureEmbedding
+
+__all__ = ["EMBEDDINGS", "View"]
+
+# More rows than this say nothing new about the quantiles of a feature.
+_MAX_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class View:
+    """An input block before it has seen data.
+
+    Parameters
+    ----------
+    n_bins : int, default=0
+        Piecewise-linear bins per feature.
+    n_cosines : int, default=0
+        Cosines with learned frequencies per feature.
+    """
+
+    n_bins: int = 0
+    n_cosines: int = 0
+
+    def input_block(
+        self,
+        n_members: int,
+        X: np.ndarray,
+        weights: np.ndarray,
+        scaler: Standardizer,
+        generator: torch.Generator,
+    ) -> FeatureEmbedding:
+        """Place the bins on the rows and return the module."""
+        edges = []
+        if self.n_bins:
+            some = slice(None, None, max(1, len(X) // _MAX_ROWS))
+            columns = scaler.transform(X[some]).T
+            edges = [
+                to_tensor(bin_edges(column, weights[some], self.n_bins))
+                for column in columns
+            ]
+        return FeatureEmbedding(
+            n_members,
+            X.shape[1],
+            edges=edges,
+            n_cosines=self.n_cosines,
+            generator=generator,
+        )
+
+
+# The parameter ``embedding``: the views of an ensemble, each with members of its own.
+EMBEDDINGS = {
+    "none": (View(),),
+    "ple": (View(n_bins=16),),
+    "ple+cos": (View(n_bins=16, n_cosines=8),),
+    "auto": (View(), View(n_bins=16), View(n_bins=16, n_cosines=8)),
+}
