@@ -12,6 +12,7 @@ after the other for each member. Prints and writes medians in microseconds and t
 ratios to ``benchmarks/results/steps.csv``.
 """
 
+import itertools
 import statistics
 import time
 from functools import partial
@@ -26,7 +27,7 @@ from skmdn.closed_form import ClosedFormGradient
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective, ScalePrior
-from skmdn.training import Settings, _Differentiator, _FlatParameters, _Optimizer
+from skmdn.steps import Differentiator, FlatParameters, Optimizer, Settings
 
 SHAPES = [
     (128, 8, (64, 64), 5),
@@ -61,10 +62,10 @@ def library_step(n_members, batch, n_features, hidden, n_components):
         y_noise=0.0,
         generator=source,
     )
-    flat = _FlatParameters(network.named_parameters())
+    flat = FlatParameters(network.named_parameters())
     settings = Settings(1, batch, 1e-4, weight_decay=0.01)
-    optimizer = _Optimizer(flat, settings, 10**6, None)
-    differentiate = _Differentiator(
+    optimizer = Optimizer(flat, settings, 10**6, None)
+    differentiate = Differentiator(
         flat, objective.training_loss, partial(ClosedFormGradient, objective)
     )
     order = torch.rand((n_members, N_ROWS), generator=source).argsort(1)
@@ -105,9 +106,7 @@ def bare_products(n_members, batch, n_features, hidden, n_components):
         (d2, w2.mT, d1),
         (x.mT, d1, torch.empty_like(w1)),
     ]
-    each = [
-        [(a[m], b[m], c[m]) for a, b, c in triples] for m in range(n_members)
-    ]
+    each = [[(a[m], b[m], c[m]) for a, b, c in triples] for m in range(n_members)]
 
     def batched():
         for a, b, c in triples:
@@ -128,12 +127,13 @@ class PlainNetwork(nn.Module):
         super().__init__()
         sizes = [n_features, *hidden]
         layers = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(sizes[-1], 3 * n_components)
 
     def forward(self, x):
+        """Return one mixture per row."""
         logits, means, raw = self.head(self.trunk(x)).chunk(3, -1)
         scales = 1e-3 + nn.functional.softplus(raw)
         return MixtureSameFamily(Categorical(logits=logits), Normal(means, scales))

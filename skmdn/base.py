@@ -32,6 +32,7 @@ __all__ = [
     "import_extra",
     "lattice_width",
     "marginal_start",
+    "repeated_share",
     "resolve_device",
     "unchanged_on_error",
     "warn_about",
@@ -172,6 +173,16 @@ def lattice_width(values: np.ndarray) -> float:
 
 
 _LATTICE_SHARE = 0.02
+
+
+def repeated_share(values: np.ndarray) -> float:
+    """Return the share of rows that equal an earlier row."""
+    # A row is told by a number, since numbers are sorted much faster than rows.
+    key = np.zeros(len(values))
+    factors = np.sin(np.arange(1, values.shape[1] + 1))
+    for column, factor in zip(values.T, factors, strict=True):
+        key += factor * column
+    return 1.0 - len(np.unique(key)) / len(key)
 
 
 def marginal_start(

@@ -17,7 +17,9 @@ device is differentiated by autograd; :mod:`skmdn.training` compares both on the
 batch.
 """
 
+import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +41,9 @@ _TABLE_BYTES = 2**26
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 # Out-variants that have no public name; without them autograd takes over.
-_silu = getattr(torch._C._nn, "silu", None)
-_softplus = getattr(torch._C._nn, "softplus", None)
-_silu_backward = getattr(torch.ops.aten.silu_backward, "grad_input", None)
+_silu: Any = getattr(torch._C._nn, "silu", None)
+_softplus: Any = getattr(torch._C._nn, "softplus", None)
+_silu_backward: Any = getattr(torch.ops.aten.silu_backward, "grad_input", None)
 
 
 class ClosedFormGradient:
@@ -59,11 +61,11 @@ class ClosedFormGradient:
         self, objective: MixtureObjective, gradients: dict[str, Tensor]
     ) -> None:
         self.objective = objective
+        self.network: Any = objective.network
         self.gradients = gradients
         self.table = self._constant_columns()
-        self.weights = objective.weights
-        if bool((self.weights == 1.0).all()):
-            self.weights = None
+        equal = bool((objective.weights == 1.0).all())
+        self.weights = None if equal else objective.weights
         self.groups: dict[torch.Size, list[_Group]] = {}
 
     @staticmethod
@@ -71,20 +73,21 @@ class ClosedFormGradient:
         """Tell whether this network is the standard one, on a processor."""
         if not isinstance(network, MixtureNetwork) or _silu_backward is None:
             return False
-        head = network.head
+        head: Any = network.head
+        trunk: Any = network.trunk
         return (
             head.linear.weight.device.type == "cpu"
             and head.sizes == [head.n_components] * 3
             and type(head.parts[0][0]) is Normal
             and head.temperature == 1.0
             and isinstance(network.block, FeatureEmbedding)
-            and network.trunk.activation == "silu"
-            and len(network.trunk.layers) > 0
+            and trunk.activation == "silu"
+            and len(trunk.layers) > 0
         )
 
     def _constant_columns(self) -> Tensor | None:
         """Return raw features and bins of all rows, unless they are too many."""
-        x, block = self.objective.x, self.objective.network.block
+        x, block = self.objective.x, self.network.block
         n_bytes = len(x) * block.n_constant * self.objective.y.element_size()
         if not isinstance(x, Tensor) or n_bytes > _TABLE_BYTES:
             return None
@@ -97,7 +100,7 @@ class ClosedFormGradient:
         """
         if rows.shape not in self.groups:
             self.groups[rows.shape] = self._make_groups(*rows.shape)
-        losses = []
+        losses: list[Any] = []
         for group in self.groups[rows.shape]:
             group.load(rows[group.members], self)
             losses.append(group.run(with_loss))
@@ -106,13 +109,13 @@ class ClosedFormGradient:
         return self.objective.log_scale + torch.cat(losses)
 
     def _make_groups(self, n_members: int, n_batch: int) -> list["_Group"]:
-        widths = [layer.weight.shape[2] for layer in self.objective.network.trunk.layers]
+        widths = [layer.weight.shape[2] for layer in self.network.trunk.layers]
         n_groups = math.ceil(n_members * n_batch * max(widths) / _GROUP_NUMBERS)
         n_groups = min(n_groups, n_members)
         bounds = [round(i * n_members / n_groups) for i in range(n_groups + 1)]
         workspaces: dict[int, _Workspace] = {}
         groups = []
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             size = stop - start
             if size not in workspaces:
                 workspaces[size] = _Workspace(self.objective, size, n_batch)
@@ -135,7 +138,7 @@ class _Workspace:
     def __init__(
         self, objective: MixtureObjective, n_members: int, n_batch: int
     ) -> None:
-        network = objective.network
+        network: Any = objective.network
         block, n_components = network.block, network.head.n_components
 
         def new(*shape: int) -> Tensor:
@@ -191,7 +194,7 @@ class _Group:
         self, owner: ClosedFormGradient, members: slice, space: _Workspace
     ) -> None:
         objective = owner.objective
-        network, gradients = objective.network, owner.gradients
+        network, gradients = owner.network, owner.gradients
         self.members = members
         self.space = space
         self.min_scale = objective.y.new_tensor(network.head.min_scale)
@@ -243,7 +246,7 @@ class _Group:
         if owner.table is not None:
             torch.index_select(owner.table, 0, flat, out=space.flat_x)
         else:
-            space.flat_x.copy_(objective.network.block.constant(objective.x[flat]))
+            space.flat_x.copy_(owner.network.block.constant(objective.x[flat]))
         torch.index_select(objective.flat_y, 0, flat, out=space.y.view(-1))
         self.weighted = owner.weights is not None
         if owner.weights is not None:
@@ -333,9 +336,7 @@ class _Group:
         )
 
     def _trunk_backward(self) -> None:
-        for layer, lower in zip(
-            self.layers[:0:-1], self.layers[-2::-1], strict=True
-        ):
+        for layer, lower in zip(self.layers[:0:-1], self.layers[-2::-1], strict=True):
             layer.differentiate()
             torch.bmm(layer.back, layer.weight_t, out=lower.back)
         first = self.layers[0]

@@ -20,6 +20,7 @@ from .base import (
     TorchEstimator,
     lattice_width,
     marginal_start,
+    repeated_share,
     resolve_device,
 )
 from .bridge import StreamedRows, generator_from, mapped_tensor, to_tensor
@@ -31,16 +32,20 @@ from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective, ScalePrior
 from .stacking import stack
 from .training import History, Settings, minimise, split_rows
-from .views import EMBEDDINGS
+from .views import views_for
 
 __all__ = ["ConditionalMixture", "Rows", "row_chunks"]
 
 # min_scale="auto": a share of the target's standard deviation.
 _MIN_SCALE = 1e-3
 
-# max_iter="auto": passes, within bounds on the number of steps.
+# max_iter="auto": passes, within bounds on the number of steps; and passes where no
+# rows are held out.
 _PASSES = 60
-_STEPS = (1500, 6000)
+_STEPS = (1_200, 6_000)
+# Twice as many where this share of the rows occurs again: they are worth remembering.
+_REPEATED = 0.1
+_PASSES_FEW_ROWS = 200
 
 # Parameters that shape the networks: they cannot change while a fit goes on.
 _SHAPING = (
@@ -194,7 +199,9 @@ class ConditionalMixture(TorchEstimator):
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
         networks = []
-        for view in EMBEDDINGS[self.embedding]:
+        n_rows = len(rows.y)
+        held_out = self._held_out_share(n_rows) > 0.0
+        for view in views_for(self.embedding, n_rows, held_out):
             block = view.input_block(
                 self.n_estimators, rows.X, rows.weights, self._x_scaler, generator
             )
@@ -218,18 +225,20 @@ class ConditionalMixture(TorchEstimator):
             networks.append(MixtureNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
 
-    def _settings(self, n_rows, *, one_pass=False):
+    def _settings(self, rows, *, one_pass=False):
         """Turn the parameters into the loop's settings."""
+        n_rows = len(rows.y)
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = 64 if n_rows < 2_000 else 128 if n_rows < 20_000 else 256
         batch_size = min(batch_size, n_rows)
         max_iter = self.max_iter
-        if max_iter == "auto":
-            n_steps = min(max(_PASSES * n_rows / batch_size, _STEPS[0]), _STEPS[1])
-            max_iter = math.ceil(n_steps * batch_size / n_rows)
+        if one_pass:
+            max_iter = 1
+        elif max_iter == "auto":
+            max_iter = self._n_passes(rows, batch_size)
         return Settings(
-            max_iter=1 if one_pass else max_iter,
+            max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
@@ -238,6 +247,17 @@ class ConditionalMixture(TorchEstimator):
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
+
+    def _n_passes(self, rows, batch_size):
+        """Return the passes of ``max_iter="auto"``."""
+        n_rows = len(rows.y)
+        if not self._held_out_share(n_rows):
+            return _PASSES_FEW_ROWS
+        fewest, most = _STEPS
+        n_steps = max(_PASSES * n_rows / batch_size, fewest)
+        if n_steps < most and repeated_share(rows.X) > _REPEATED:
+            n_steps *= 2
+        return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
     def _min_scale(self):
         return _MIN_SCALE if self.min_scale == "auto" else self.min_scale

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from .families import Family
 from .mixture import Block, Mixture
 
-__all__ = ["ACTIVATIONS", "MLP", "MemberLinear", "MixtureEnsemble", "MixtureHead", "MixtureNetwork"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "MemberLinear",
+    "MixtureEnsemble",
+    "MixtureHead",
+    "MixtureNetwork",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
@@ -261,14 +268,15 @@ class MixtureEnsemble(nn.Module):
 
     def n_members(self) -> list[int]:
         """Return the number of members of each network."""
-        return [net.head.linear.weight.shape[0] for net in self.networks]
+        weights = [net.get_parameter("head.log_spread") for net in self.networks]
+        return [len(weight) for weight in weights]
 
     def weigh(self, shares: Tensor, log_factor: Tensor) -> None:
         """Give each network its share, which its members divide, and widen all."""
         counts = torch.tensor(self.n_members(), device=shares.device)
         self.log_weights.copy_((shares / counts).log().repeat_interleave(counts))
         for network in self.networks:
-            network.head.log_spread += log_factor
+            network.get_parameter("head.log_spread").add_(log_factor)
 
     def forward(self, x: Tensor) -> Mixture:
         """Return one mixture per row of ``x (rows, n_features)``."""

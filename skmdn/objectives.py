@@ -114,17 +114,17 @@ class MixtureObjective:
         :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
         scales that are too small are repaired, not punished.
         """
-        head = self.network.head
+        spread = self.network.get_parameter("head.log_spread")
         mixture = self.network(self.x[rows]).unsqueeze()
         steps = self.y.new_tensor(_SPREAD_STEPS)
-        log_spread = (head.log_spread + steps).clamp(*_SPREAD_RANGE)
+        log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
         y = self.y[rows].unsqueeze(2)
         log_prob = mixture.widen(log_spread.exp().unsqueeze(1)).log_prob(y)
         weights = self.weights[rows].unsqueeze(-1)
         losses = -(weights * log_prob).sum(1) / weights.sum(1)
         losses += log_spread.square() / rows.shape[1]
         best = losses.min(1)
-        head.log_spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
+        spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values
 
     def _noisy(self, values: Tensor, size: float) -> Tensor:

@@ -192,10 +192,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         *,
         family="normal",
         covariance_type="diag",
-        hidden_layer_sizes=(64, 64),
+        hidden_layer_sizes=(96, 96),
         activation="silu",
-        embedding="none",
-        n_estimators=5,
+        embedding="auto",
+        n_estimators=4,
         temperature=1.0,
         min_scale="auto",
         x_noise=0.0,
@@ -203,7 +203,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         weight_decay=0.01,
         learning_rate_init=0.01,
         batch_size="auto",
-        max_iter=200,
+        max_iter="auto",
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=40,
@@ -274,7 +274,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             history, _ = self._train(
                 rows,
                 generator,
-                self._settings(n_rows),
+                self._settings(rows),
                 hold_out=self._held_out_share(n_rows),
             )
             self.loss_curve_ = history.loss
@@ -318,7 +318,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             history, states = self._train(
                 rows,
                 generator,
-                self._settings(len(rows.y), one_pass=True),
+                self._settings(rows, one_pass=True),
                 n_seen=getattr(self, "_n_seen", 0.0),
                 states=getattr(self, "_optimizer_states", ()),
             )

@@ -6,60 +6,27 @@ in one matrix ``(n_members, n_parameters)``, so that the optimiser, the clipping
 a member's gradient and the copy of its best state are single operations.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .steps import (
+    Differentiator,
+    FlatParameters,
+    Gradient,
+    Loss,
+    Optimizer,
+    Settings,
+)
+
 __all__ = ["History", "Settings", "minimise", "split_rows"]
 
-Loss = Callable[[Tensor], Tensor]
-Gradient = Callable[[Tensor, bool], Tensor | None]
 OnEpoch = Callable[[int, float, float | None], bool]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to optimise.
-
-    Parameters
-    ----------
-    max_iter : int
-        Number of epochs.
-    batch_size : int
-        Rows per step and member; a batch is never much smaller.
-    learning_rate : float
-        The largest step of AdamW.
-    weight_decay : float, default=0.0
-        Decoupled decay of the parameters whose name ends in "weight".
-    warm_up : float, default=0.1
-        Share of the steps over which the rate rises linearly from 0.
-    decay : bool, default=True
-        Whether the rate then falls to 0 along a cosine; otherwise it stays.
-    n_iter_no_change : int, default=10
-        Epochs without a better held-out loss after which a member has stopped.
-    tol : float, default=0.0
-        What counts as better, in nats.
-    max_norm : float, default=5.0
-        A member's gradient is shortened to this length.
-    max_recoveries : int, default=8
-        Restarts from the last good state before the loop gives up.
-    """
-
-    max_iter: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    warm_up: float = 0.1
-    decay: bool = True
-    n_iter_no_change: int = 10
-    tol: float = 0.0
-    max_norm: float = 5.0
-    max_recoveries: int = 8
 
 
 @dataclass
@@ -89,7 +56,6 @@ class History:
     gave_up: bool = False
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
 
-
     @classmethod
     def joined(cls, histories: "Sequence[History]") -> "History":
         """Return the average of loops that ran one after the other.
@@ -114,257 +80,52 @@ class History:
         )
 
 
-class _FlatParameters:
-    """Parameters and gradients of all members as two matrices.
-
-    The module's parameters become views of ``values`` while the loop runs.
-    """
-
-    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
-        self.named = list(named)
-        first = self.named[0][1]
-        n_members = first.shape[0]
-        sizes = [parameter[0].numel() for _, parameter in self.named]
-        self.values = first.new_empty((n_members, sum(sizes)))
-        self.gradients = torch.zeros_like(self.values)
-        self.decayed = first.new_zeros(sum(sizes))
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        for (name, parameter), size, end in zip(self.named, sizes, ends, strict=True):
-            span = slice(end - size, end)
-            self.values[:, span] = parameter.detach().flatten(1)
-            parameter.data = self.values[:, span].view(parameter.shape)
-            self.decayed[span] = float(name.endswith("weight"))
-
-    def gradient_views(self) -> dict[str, Tensor]:
-        """Return the part of ``gradients`` that belongs to each parameter."""
-        views, end = {}, 0
-        for name, parameter in self.named:
-            start, end = end, end + parameter[0].numel()
-            views[name] = self.gradients[:, start:end].view(parameter.shape)
-        return views
-
-    def differentiate(self, losses: Tensor) -> None:
-        """Fill ``gradients``: each member's loss by its own parameters."""
-        wanted = [name for name, p in self.named if p.requires_grad]
-        leaves = [p for _, p in self.named if p.requires_grad]
-        parts = torch.autograd.grad(losses.sum(), leaves)
-        views = self.gradient_views()
-        for name, part in zip(wanted, parts, strict=True):
-            views[name].copy_(part)
-
-    def release(self) -> None:
-        """Give the parameters memory of their own again."""
-        for _, parameter in self.named:
-            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-
-
-class _Differentiator:
-    """Fills the gradients of a batch: by hand where that is equal, else by autograd.
+class _BestStates:
+    """Each member's best parameters so far, and when they were found.
 
     Parameters
     ----------
-    flat : _FlatParameters
-        Where the gradients go.
+    flat : FlatParameters
+        The parameters.
+    settings : Settings
+        Tells what counts as better and how long to wait for it.
     loss : callable
-        What autograd differentiates.
-    by_hand : callable, optional
-        Takes the gradient's views by name and returns a function of the same rows
-        that fills them; compared with autograd on the first batch.
+        Returns the members' losses on their held-out rows.
     """
 
     def __init__(
-        self,
-        flat: _FlatParameters,
-        loss: Loss,
-        by_hand: Callable[[dict[str, Tensor]], Gradient] | None,
+        self, flat: FlatParameters, settings: Settings, loss: Callable[[], Tensor]
     ) -> None:
         self.flat = flat
-        self.loss = loss
-        self.by_hand = by_hand(flat.gradient_views()) if by_hand else None
-        self.compared = False
-
-    def mode(self) -> AbstractContextManager[Any]:
-        """Return the context of an epoch: without a graph or traces of one.
-
-        Autograd cannot work with tensors made in inference mode, which is faster.
-        """
-        by_hand = self.by_hand is not None and self.compared
-        return torch.inference_mode() if by_hand else torch.no_grad()
-
-    def __call__(self, rows: Tensor, with_loss: bool) -> Tensor | None:
-        """Fill the gradients; return the members' losses if they are asked for."""
-        if self.by_hand is not None and self.compared:
-            return self.by_hand(rows, with_loss)
-        with torch.enable_grad():
-            losses = self.loss(rows)
-            self.flat.differentiate(losses)
-        losses = losses.detach()
-        if self.by_hand is not None:
-            self._compare(rows, losses)
-        return losses
-
-    def _compare(self, rows: Tensor, losses: Tensor) -> None:
-        """Keep the gradient by hand if it and the losses agree with autograd."""
-        assert self.by_hand is not None
-        expected = torch.cat([self.flat.gradients, losses.unsqueeze(1)], 1)
-        self.flat.gradients.zero_()
-        found = self.by_hand(rows, True)
-        self.compared = found is not None and _agree(
-            torch.cat([self.flat.gradients, found.unsqueeze(1)], 1), expected
-        )
-        self.flat.gradients.copy_(expected[:, :-1])
-        if not self.compared:
-            self.by_hand = None
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Tell whether two gradients differ by no more than rounding."""
-    allowed = torch.finfo(expected.dtype).eps ** 0.75
-    size = torch.linalg.vector_norm(expected, dim=1)
-    return bool(
-        (torch.linalg.vector_norm(found - expected, dim=1) <= allowed * size).all()
-    )
-
-
-class _Optimizer:
-    """AdamW on the matrix, with warm-up, cosine decay and clipping.
-
-    The kernel behind ``torch.optim.AdamW(fused=True)`` is called directly: making
-    an object of ``torch.optim`` imports a compiler and
-    changes the warning filters of the process.
-    """
-
-    def __init__(
-        self,
-        flat: _FlatParameters,
-        settings: Settings,
-        n_steps: int,
-        state: dict[str, Tensor] | None,
-    ) -> None:
-        self.flat = flat
-        self.settings = settings
-        self.n_steps = n_steps
-        self.n_done = 0
-        self.factor = 1.0
-        values = flat.values
-        self.state = {
-            "mean": torch.zeros_like(values),
-            "square": torch.zeros_like(values),
-            "count": torch.zeros((), dtype=torch.float32, device=values.device),
-        }
-        self.one = torch.ones_like(self.state["count"])
-        for name, value in (state or {}).items():
-            self.state[name].copy_(value)
-
-    def rate(self) -> float:
-        """Return the learning rate of the next step."""
-        done = (self.n_done + 1) / self.n_steps
-        peak = self.settings.learning_rate * self.factor
-        warm_up = self.settings.warm_up
-        if done < warm_up:
-            return peak * done / warm_up
-        if not self.settings.decay:
-            return peak
-        done = (done - warm_up) / (1.0 - warm_up)
-        return peak * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-
-    def step(self) -> None:
-        """Clip each member's gradient, decay the weights and move."""
-        values, gradients = self.flat.values, self.flat.gradients
-        norm = torch.linalg.vector_norm(gradients, dim=1)
-        if max(norm.tolist()) > self.settings.max_norm:
-            shorten = (self.settings.max_norm / norm).clamp_max_(1.0)
-            gradients.mul_(shorten.unsqueeze(1))
-        rate = self.rate()
-        if self.settings.weight_decay:
-            shrink = min(rate * self.settings.weight_decay, 1.0)
-            values.addcmul_(values, self.flat.decayed, value=-shrink)
-        self.state["count"].add_(self.one)
-        adam_step(values, gradients, self.state, rate)
-        self.n_done += 1
-
-    def recover(self, members: Tensor) -> None:
-        """Forget the momentum of these members and halve the step of all."""
-        self.factor *= 0.5
-        for name in ("mean", "square"):
-            self.state[name][members] = 0.0
-
-
-def plain_adam_step(
-    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
-) -> None:
-    """Move ``values`` by a step of Adam [1]_ in public in-place operations.
-
-    References
-    ----------
-    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization",
-       International Conference on Learning Representations, 2015, algorithm 1.
-    """
-    beta1, beta2 = _BETAS
-    count = float(state["count"])
-    state["mean"].lerp_(gradients, 1.0 - beta1)
-    state["square"].mul_(beta2).addcmul_(gradients, gradients, value=1.0 - beta2)
-    root = (state["square"] / (1.0 - beta2**count)).sqrt_().add_(_EPS)
-    values.addcdiv_(state["mean"], root, value=-rate / (1.0 - beta1**count))
-
-
-def fused_adam_step(
-    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
-) -> None:
-    """Do the same in one kernel."""
-    torch._fused_adamw_(
-        [values],
-        [gradients],
-        [state["mean"]],
-        [state["square"]],
-        [],
-        [state["count"]],
-        lr=rate,
-        beta1=_BETAS[0],
-        beta2=_BETAS[1],
-        weight_decay=0.0,
-        eps=_EPS,
-        amsgrad=False,
-        maximize=False,
-    )
-
-
-_BETAS = (0.9, 0.99)
-_EPS = 1e-8
-
-# The fused kernel has a private name, so it may go.
-adam_step = fused_adam_step if hasattr(torch, "_fused_adamw_") else plain_adam_step
-
-
-class _BestStates:
-    """Each member's best parameters so far, and how long ago they were found."""
-
-    def __init__(self, flat: _FlatParameters, settings: Settings) -> None:
+        self.held_out_loss = loss
         self.values = flat.values.clone()
         self.tol = settings.tol
         self.patience = settings.n_iter_no_change
         n_members = flat.values.shape[0]
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
-        self.waited = torch.zeros(n_members, dtype=torch.long, device=self.loss.device)
+        self.current = self.loss
+        self.improved = torch.zeros(n_members, device=self.loss.device)
 
-    def update(self, flat: _FlatParameters, held_out: Tensor) -> Tensor:
+    def judge(self, epoch: int) -> None:
         """Keep the members that improved, unless their patience has run out.
 
-        Returns the held-out losses; a member that has stopped stays at its best.
+        A member that has stopped stays at its best.
         """
-        running = self.waited < self.patience
+        with torch.no_grad():
+            held_out = self.held_out_loss()
+        running = epoch - self.improved < self.patience
         better = (held_out < self.loss) & running
-        self.values = torch.where(better.unsqueeze(1), flat.values, self.values)
+        self.values = torch.where(better.unsqueeze(1), self.flat.values, self.values)
         self.loss = torch.where(better, held_out, self.loss)
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
-        self.waited = torch.where(clearly, 0, self.waited + running.long())
-        return torch.where(running, held_out, self.loss)
+        self.improved = torch.where(clearly, epoch, self.improved)
+        self.current = torch.where(running, held_out, self.loss)
 
-    def all_stopped(self) -> bool:
+    def all_stopped(self, epoch: int) -> bool:
         """Tell whether no member is running any more."""
-        return bool((self.waited >= self.patience).all())
+        return bool((epoch - self.improved >= self.patience).all())
 
 
 def _n_steps(rows: Tensor, settings: Settings) -> int:
@@ -463,30 +224,30 @@ def minimise(
     history : History
         What happened.
     """
-    flat = _FlatParameters(named_parameters)
+    flat = FlatParameters(named_parameters)
     training_rows, held_out_rows = rows
     n_steps = _n_steps(training_rows, settings) * settings.max_iter
-    optimizer = _Optimizer(flat, settings, n_steps, optimizer_state)
-    differentiate = _Differentiator(flat, training_loss, by_hand)
+    optimizer = Optimizer(flat, settings, n_steps, optimizer_state)
+    differentiate = Differentiator(flat, training_loss, by_hand)
     history = History()
-    best = _BestStates(flat, settings) if held_out_rows.shape[1] else None
+    best = None
+    if held_out_rows.shape[1]:
+        best = _BestStates(flat, settings, partial(held_out_loss, held_out_rows))
+        best.judge(0)
     good = flat.values.clone()
-
-    def judge() -> Tensor:
-        with torch.no_grad():
-            return held_out_loss(held_out_rows)
-
     try:
-        if best is not None:
-            best.update(flat, judge())
         for epoch in range(1, settings.max_iter + 1):
-            losses = _run_epoch(
-                optimizer, differentiate, training_rows, settings, generator
-            )
-            history.loss.append(_mean(losses))
+            batches = list(_batches(training_rows, settings, generator))
+            losses = []
+            for part in _parts(batches, settings.max_iter):
+                losses += _take_steps(optimizer, differentiate, part)
+                if best is not None and _is_judged(epoch, settings.max_iter):
+                    best.judge(epoch)
+            mean_loss = torch.stack(losses).mean(0)
+            history.loss.append(_mean(mean_loss))
             if best is not None:
-                history.held_out.append(_mean(best.update(flat, judge())))
-            if _rescue(flat, good, losses, optimizer):
+                history.held_out.append(_mean(best.current))
+            if _rescue(flat, good, mean_loss, optimizer):
                 history.n_recoveries += 1
                 if history.n_recoveries > settings.max_recoveries:
                     history.gave_up = True
@@ -495,45 +256,63 @@ def minimise(
             shown = history.held_out[-1] if best is not None else None
             if on_epoch is not None and on_epoch(epoch, history.loss[-1], shown):
                 break
-            if best is not None and best.all_stopped():
+            if best is not None and best.all_stopped(epoch):
                 break
         if best is not None:
             flat.values.copy_(best.values)
             history.best = best.loss
             history.gave_up |= not bool(best.loss.isfinite().all())
     finally:
+        optimizer.settle()
         history.optimizer_state = optimizer.state
         flat.release()
     return history
 
 
-def _run_epoch(
-    optimizer: _Optimizer,
-    differentiate: _Differentiator,
-    rows: Tensor,
-    settings: Settings,
-    generator: torch.Generator,
-) -> Tensor:
-    """Take an epoch's steps and return the members' average losses.
+def _parts(batches: list[Tensor], max_iter: int) -> Iterator[list[Tensor]]:
+    """Cut an epoch where held-out rows judge it: few epochs are judged more often."""
+    n_parts = min(len(batches), max(1, _N_JUDGED // max_iter))
+    bounds = [round(i * len(batches) / n_parts) for i in range(n_parts + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        yield batches[start:stop]
 
-    The average is over every eighth step: the gradient does not need the loss.
+
+def _is_judged(epoch: int, max_iter: int) -> bool:
+    """Tell whether held-out rows judge this epoch: not every one of very many."""
+    every = max(1, max_iter // _N_JUDGED)
+    return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
+
+
+# About how often a loop is judged, and after how many epochs in any case: a network
+# that overfits does so in the first few.
+_N_JUDGED = 60
+_N_EARLY = 20
+
+
+def _take_steps(
+    optimizer: Optimizer, differentiate: Differentiator, batches: list[Tensor]
+) -> list[Tensor]:
+    """Take a step for each batch and return the members' losses of every eighth.
+
+    The gradient does not need the loss.
     """
     values = []
     with differentiate.mode():
-        for step, batch in enumerate(_batches(rows, settings, generator)):
+        for step, batch in enumerate(batches):
             with_loss = step % _LOSS_EVERY == 0
             losses = differentiate(batch, with_loss)
             optimizer.step()
             if losses is not None and with_loss:
                 values.append(losses)
-        return torch.stack(values).mean(0)
+        optimizer.settle()
+    return values
 
 
 _LOSS_EVERY = 8
 
 
 def _rescue(
-    flat: _FlatParameters, good: Tensor, losses: Tensor, optimizer: _Optimizer
+    flat: FlatParameters, good: Tensor, losses: Tensor, optimizer: Optimizer
 ) -> bool:
     """Take members that are no longer finite back to their last good state."""
     lost = ~(flat.values.isfinite().all(1) & losses.isfinite())

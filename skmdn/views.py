@@ -15,10 +15,38 @@ from .base import Standardizer, bin_edges
 from .bridge import to_tensor
 from .embeddings import FeatureEmbedding
 
-__all__ = ["EMBEDDINGS", "View"]
+__all__ = ["EMBEDDINGS", "View", "views_for"]
+
+EMBEDDINGS = ("auto", "none", "ple", "ple+cos")
 
 # More rows than this say nothing new about the quantiles of a feature.
 _MAX_ROWS = 200_000
+
+
+# Bins per feature: a large table has something to say about smaller steps.
+_N_BINS = 16
+_N_BINS_LARGE = 48
+_LARGE = 5_000
+
+
+def views_for(embedding: str, n_samples: int, held_out: bool) -> "tuple[View, ...]":
+    """Return the views that a value of the parameter ``embedding`` stands for.
+
+    Without held-out rows nothing can tell which views a table wants: then "auto" is
+    the raw features alone.
+    """
+    n_bins = _N_BINS if n_samples < _LARGE else _N_BINS_LARGE
+    raw, bins, waves = View(), View(n_bins), View(n_bins, _N_COSINES)
+    views = {
+        "none": (raw,),
+        "ple": (bins,),
+        "ple+cos": (waves,),
+        "auto": (raw, bins, waves) if held_out else (raw,),
+    }
+    return views[embedding]
+
+
+_N_COSINES = 8
 
 
 @dataclass(frozen=True)
@@ -60,12 +88,3 @@ class View:
             n_cosines=self.n_cosines,
             generator=generator,
         )
-
-
-# The parameter ``embedding``: the views of an ensemble, each with members of its own.
-EMBEDDINGS = {
-    "none": (View(),),
-    "ple": (View(n_bins=16),),
-    "ple+cos": (View(n_bins=16, n_cosines=8),),
-    "auto": (View(), View(n_bins=16), View(n_bins=16, n_cosines=8)),
-}

@@ -1,0 +1,302 @@
+"""Steps of the optimisation loop: all parameters in one matrix, gradients, AdamW.
+
+A row of the matrix holds a member's parameters, so that the optimiser, the clipping of
+a member's gradient and the copy of its best state are single operations.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Differentiator",
+    "FlatParameters",
+    "Gradient",
+    "Loss",
+    "Optimizer",
+    "Settings",
+    "fused_adam_step",
+    "plain_adam_step",
+]
+
+Loss = Callable[[Tensor], Tensor]
+Gradient = Callable[[Tensor, bool], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to optimise.
+
+    Parameters
+    ----------
+    max_iter : int
+        Number of epochs.
+    batch_size : int
+        Rows per step and member; a batch is never much smaller.
+    learning_rate : float
+        The largest step of AdamW.
+    weight_decay : float, default=0.0
+        Decoupled decay of the parameters whose name ends in "weight".
+    warm_up : float, default=0.1
+        Share of the steps over which the rate rises linearly from 0.
+    decay : bool, default=True
+        Whether the rate then falls to 0 along a cosine; otherwise it stays.
+    n_iter_no_change : int, default=10
+        Epochs without a better held-out loss after which a member has stopped.
+    tol : float, default=0.0
+        What counts as better, in nats.
+    max_norm : float, default=5.0
+        A member's gradient is shortened to this length.
+    max_recoveries : int, default=8
+        Restarts from the last good state before the loop gives up.
+    """
+
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    warm_up: float = 0.1
+    decay: bool = True
+    n_iter_no_change: int = 10
+    tol: float = 0.0
+    max_norm: float = 5.0
+    max_recoveries: int = 8
+
+
+class FlatParameters:
+    """Parameters and gradients of all members as two matrices.
+
+    The module's parameters become views of ``values`` while the loop runs.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        self.named = list(named)
+        first = self.named[0][1]
+        n_members = first.shape[0]
+        sizes = [parameter[0].numel() for _, parameter in self.named]
+        self.values = first.new_empty((n_members, sum(sizes)))
+        self.gradients = torch.zeros_like(self.values)
+        self.decayed = first.new_zeros(sum(sizes))
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        for (name, parameter), size, end in zip(self.named, sizes, ends, strict=True):
+            span = slice(end - size, end)
+            self.values[:, span] = parameter.detach().flatten(1)
+            parameter.data = self.values[:, span].view(parameter.shape)
+            self.decayed[span] = float(name.endswith("weight"))
+
+    def gradient_views(self) -> dict[str, Tensor]:
+        """Return the part of ``gradients`` that belongs to each parameter."""
+        views, end = {}, 0
+        for name, parameter in self.named:
+            start, end = end, end + parameter[0].numel()
+            views[name] = self.gradients[:, start:end].view(parameter.shape)
+        return views
+
+    def differentiate(self, losses: Tensor) -> None:
+        """Fill ``gradients``: each member's loss by its own parameters."""
+        wanted = [name for name, p in self.named if p.requires_grad]
+        leaves = [p for _, p in self.named if p.requires_grad]
+        parts = torch.autograd.grad(losses.sum(), leaves)
+        views = self.gradient_views()
+        for name, part in zip(wanted, parts, strict=True):
+            views[name].copy_(part)
+
+    def release(self) -> None:
+        """Give the parameters memory of their own again."""
+        for _, parameter in self.named:
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+class Differentiator:
+    """Fills the gradients of a batch: by hand where that is equal, else by autograd.
+
+    Parameters
+    ----------
+    flat : FlatParameters
+        Where the gradients go.
+    loss : callable
+        What autograd differentiates.
+    by_hand : callable, optional
+        Takes the gradient's views by name and returns a function of the same rows
+        that fills them; compared with autograd on the first batch.
+    """
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        loss: Loss,
+        by_hand: Callable[[dict[str, Tensor]], Gradient] | None,
+    ) -> None:
+        self.flat = flat
+        self.loss = loss
+        self.by_hand = by_hand(flat.gradient_views()) if by_hand else None
+        self.compared = False
+
+    def mode(self) -> AbstractContextManager[Any]:
+        """Return the context of an epoch: without a graph or traces of one.
+
+        Autograd cannot work with tensors made in inference mode, which is faster.
+        """
+        by_hand = self.by_hand is not None and self.compared
+        return torch.inference_mode() if by_hand else torch.no_grad()
+
+    def __call__(self, rows: Tensor, with_loss: bool) -> Tensor | None:
+        """Fill the gradients; return the members' losses if they are asked for."""
+        if self.by_hand is not None and self.compared:
+            return self.by_hand(rows, with_loss)
+        with torch.enable_grad():
+            losses = self.loss(rows)
+            self.flat.differentiate(losses)
+        losses = losses.detach()
+        if self.by_hand is not None:
+            self._compare(rows, losses)
+        return losses
+
+    def _compare(self, rows: Tensor, losses: Tensor) -> None:
+        """Keep the gradient by hand if it and the losses agree with autograd."""
+        assert self.by_hand is not None
+        expected = torch.cat([self.flat.gradients, losses.unsqueeze(1)], 1)
+        self.flat.gradients.zero_()
+        found = self.by_hand(rows, True)
+        self.compared = found is not None and _agree(
+            torch.cat([self.flat.gradients, found.unsqueeze(1)], 1), expected
+        )
+        self.flat.gradients.copy_(expected[:, :-1])
+        if not self.compared:
+            self.by_hand = None
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Tell whether two gradients differ by no more than rounding."""
+    allowed = torch.finfo(expected.dtype).eps ** 0.75
+    size = torch.linalg.vector_norm(expected, dim=1)
+    return bool(
+        (torch.linalg.vector_norm(found - expected, dim=1) <= allowed * size).all()
+    )
+
+
+class Optimizer:
+    """AdamW on the matrix, with warm-up, cosine decay and clipping.
+
+    The kernel behind ``torch.optim.AdamW(fused=True)`` is called directly: making
+    an object of ``torch.optim`` imports a compiler and
+    changes the warning filters of the process.
+    """
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        settings: Settings,
+        n_steps: int,
+        state: dict[str, Tensor] | None,
+    ) -> None:
+        self.flat = flat
+        self.settings = settings
+        self.n_steps = n_steps
+        self.n_done = 0
+        self.factor = 1.0
+        self.owed = 0.0
+        values = flat.values
+        self.state = {
+            "mean": torch.zeros_like(values),
+            "square": torch.zeros_like(values),
+            "count": torch.zeros((), dtype=torch.float32, device=values.device),
+        }
+        self.one = torch.ones_like(self.state["count"])
+        for name, value in (state or {}).items():
+            self.state[name].copy_(value)
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        done = (self.n_done + 1) / self.n_steps
+        peak = self.settings.learning_rate * self.factor
+        warm_up = self.settings.warm_up
+        if done < warm_up:
+            return peak * done / warm_up
+        if not self.settings.decay:
+            return peak
+        done = (done - warm_up) / (1.0 - warm_up)
+        return peak * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+    def step(self) -> None:
+        """Clip each member's gradient and move."""
+        values, gradients = self.flat.values, self.flat.gradients
+        norm = torch.linalg.vector_norm(gradients, dim=1)
+        if max(norm.tolist()) > self.settings.max_norm:
+            shorten = (self.settings.max_norm / norm).clamp_max_(1.0)
+            gradients.mul_(shorten.unsqueeze(1))
+        rate = self.rate()
+        self.owed += rate * self.settings.weight_decay
+        self.state["count"].add_(self.one)
+        adam_step(values, gradients, self.state, rate)
+        self.n_done += 1
+        if self.n_done % _DECAY_EVERY == 0:
+            self.settle()
+
+    def settle(self) -> None:
+        """Decay the weights as the last steps owe it: at once, to save time."""
+        if self.owed:
+            shrink = min(self.owed, 1.0)
+            values = self.flat.values
+            values.addcmul_(values, self.flat.decayed, value=-shrink)
+            self.owed = 0.0
+
+    def recover(self, members: Tensor) -> None:
+        """Forget the momentum of these members and halve the step of all."""
+        self.factor *= 0.5
+        for name in ("mean", "square"):
+            self.state[name][members] = 0.0
+
+
+def plain_adam_step(
+    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
+) -> None:
+    """Move ``values`` by a step of Adam [1]_ in public in-place operations.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization",
+       International Conference on Learning Representations, 2015, algorithm 1.
+    """
+    beta1, beta2 = _BETAS
+    count = float(state["count"])
+    state["mean"].lerp_(gradients, 1.0 - beta1)
+    state["square"].mul_(beta2).addcmul_(gradients, gradients, value=1.0 - beta2)
+    root = (state["square"] / (1.0 - beta2**count)).sqrt_().add_(_EPS)
+    values.addcdiv_(state["mean"], root, value=-rate / (1.0 - beta1**count))
+
+
+def fused_adam_step(
+    values: Tensor, gradients: Tensor, state: dict[str, Tensor], rate: float
+) -> None:
+    """Do the same in one kernel."""
+    torch._fused_adamw_(
+        [values],
+        [gradients],
+        [state["mean"]],
+        [state["square"]],
+        [],
+        [state["count"]],
+        lr=rate,
+        beta1=_BETAS[0],
+        beta2=_BETAS[1],
+        weight_decay=0.0,
+        eps=_EPS,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+# Steps between two decays.
+_DECAY_EVERY = 8
+
+_BETAS = (0.9, 0.99)
+_EPS = 1e-8
+
+# The fused kernel has a private name, so it may go.
+adam_step = fused_adam_step if hasattr(torch, "_fused_adamw_") else plain_adam_step
