@@ -237,8 +237,8 @@ def splits_of(text):
     return [i for part in parts for i in range(int(part[0]), int(part[-1]) + 1)]
 
 
-def arguments():
-    """Return the command line."""
+def arguments(words=None):
+    """Return the command line, by default that of the process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the sets; without it, OpenML")
     parser.add_argument("--sets", nargs="+", help="default: all there are")
@@ -253,7 +253,7 @@ def arguments():
     parser.add_argument("--resume", action="store_true", help="go on with --out")
     parser.add_argument("--check", action="store_true", help="try out the adapters")
     parser.add_argument("--make-environments", metavar="DIR", help="and do no more")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main():
