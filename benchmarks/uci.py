@@ -220,12 +220,12 @@ def problems_of(answer, entropy, sigma, tolerance):
     if "error" in answer:
         return [answer["error"]]
     relative_crps = answer["crps"] * np.sqrt(np.pi) / sigma
-    # A fully grown forest and 500 trees are too sure of themselves here by themselves:
-    # 0.40 and 0.41 of the test rows in the central half, 0.76 and 0.78 in 90 %.
+    # A fully grown forest and 1000 trees are too sure of themselves here by themselves:
+    # 0.40 and 0.36 of the test rows in the central half, 0.76 and 0.72 in 90 %.
     tests = {
-        "CRPS": 0.95 <= relative_crps <= 1 + tolerance,
-        "coverage of 50 %": 0.35 <= answer["coverage_50"] <= 0.62,
-        "coverage of 90 %": 0.7 <= answer["coverage_90"] <= 0.97,
+        "CRPS": 0.95 <= relative_crps <= 1 + min(tolerance, 0.3),
+        "coverage of 50 %": 0.33 <= answer["coverage_50"] <= 0.62,
+        "coverage of 90 %": 0.68 <= answer["coverage_90"] <= 0.97,
     }
     if answer["nll"] is not None:
         tests["NLL"] = -0.05 <= answer["nll"] - entropy <= tolerance
