@@ -223,7 +223,7 @@ MODELS = {
     "catboost": Model(catboost, "catboost", 0.3),
     "catboost-1000": Model(partial(catboost, early_stopping=False), "catboost", 0.9),
     "quantile-forest": Model(quantile_forest, "quantile-forest", 0.4),
-    "gaussian-process": Model(gaussian_process, "scikit-learn", 0.05, 2000),
+    "gaussian-process": Model(gaussian_process, "scikit-learn", 0.05, 1000),
     "boosted-trees": Model(boosted_trees, "scikit-learn", 0.2),
 }
 PEERS = tuple(name for name in MODELS if not name.startswith("skmdn"))

