@@ -199,9 +199,8 @@ class ConditionalMixture(TorchEstimator):
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
         networks = []
-        n_rows = len(rows.y)
-        held_out = self._held_out_share(n_rows) > 0.0
-        for view in views_for(self.embedding, n_rows, held_out):
+        held_out = self._held_out_share(len(rows.y)) > 0.0
+        for view in views_for(self.embedding, *rows.X.shape, held_out):
             block = view.input_block(
                 self.n_estimators, rows.X, rows.weights, self._x_scaler, generator
             )

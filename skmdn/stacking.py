@@ -29,7 +29,7 @@ _SPREADS = (-1.0, 0.6, 33)
 
 # Rows that speak for the factor 1. The rows that judge have also chosen each member's
 # state, so that they promise too much.
-_N_PSEUDO_SPREAD = 50.0
+_N_PSEUDO_SPREAD = 10.0
 
 # Iterations of EM; a view's share hardly moves after that.
 _N_ITER = 200

@@ -23,20 +23,27 @@ EMBEDDINGS = ("auto", "none", "ple", "ple+cos")
 _MAX_ROWS = 200_000
 
 
-# Bins per feature: a large table has something to say about smaller steps.
+# Bins per feature: a large table has something to say about smaller steps, and many
+# features share out a layer of bounded width.
 _N_BINS = 16
 _N_BINS_LARGE = 48
 _LARGE = 5_000
+_MAX_WIDTH = 1_024
+_N_COSINES = 8
 
 
-def views_for(embedding: str, n_samples: int, held_out: bool) -> "tuple[View, ...]":
+def views_for(
+    embedding: str, n_samples: int, n_features: int, held_out: bool
+) -> "tuple[View, ...]":
     """Return the views that a value of the parameter ``embedding`` stands for.
 
     Without held-out rows nothing can tell which views a table wants: then "auto" is
     the raw features alone.
     """
     n_bins = _N_BINS if n_samples < _LARGE else _N_BINS_LARGE
-    raw, bins, waves = View(), View(n_bins), View(n_bins, _N_COSINES)
+    n_bins = max(2, min(n_bins, _MAX_WIDTH // n_features))
+    n_cosines = max(1, min(_N_COSINES, _MAX_WIDTH // (2 * n_features)))
+    raw, bins, waves = View(), View(n_bins), View(n_bins, n_cosines)
     views = {
         "none": (raw,),
         "ple": (bins,),
@@ -44,9 +51,6 @@ def views_for(embedding: str, n_samples: int, held_out: bool) -> "tuple[View, ..
         "auto": (raw, bins, waves) if held_out else (raw,),
     }
     return views[embedding]
-
-
-_N_COSINES = 8
 
 
 @dataclass(frozen=True)
