@@ -315,7 +315,9 @@ class PredictiveDistribution(RowwiseMixture):
                 f"0 and 1, got {q!r}."
             )
         level = to_tensor(levels.reshape(-1))
-        cost = self.n_components * self.n_outputs * max(1, len(level))
+        cost = self.n_outputs * max(1, len(level))
+        if not self.mixture.gaussian:
+            cost *= self.n_components
         quantiles = self._by_rows(lambda part: part.ppf(level), cost)
         if levels.ndim == 0:
             quantiles = quantiles[:, 0]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .modes import highest_mode
 from .numerics import find_root, panel_nodes
+from .quantiles import normal_quantiles
 
 __all__ = ["Block", "Mixture"]
 
@@ -143,6 +144,11 @@ class Mixture:
     def batch_shape(self) -> torch.Size:
         """The shape of the batch of mixtures."""
         return self.log_weights.shape[:-1]
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all components are normal, which closed forms ask for."""
+        return all(block.family.gaussian for block in self.blocks)
 
     @property
     def weights(self) -> Tensor:
@@ -338,10 +344,12 @@ class Mixture:
     def ppf(self, q: Tensor) -> Tensor:
         r"""Return the quantiles of every output.
 
-        The root of :math:`F(x) = q` lies between the smallest and the largest
-        quantile of the components, where :func:`skmdn.numerics.find_root` finds it
-        to the spacing of floating-point numbers. Levels above one half are solved
-        on the survival function, which keeps the digits of :math:`1 - q`.
+        Those of normal components come from
+        :func:`skmdn.quantiles.normal_quantiles`. For other families the root of
+        :math:`F(x) = q` lies between the smallest and the largest quantile of the
+        components, where :func:`skmdn.numerics.find_root` finds it to the spacing
+        of floating-point numbers. Levels above one half are solved on the survival
+        function, which keeps the digits of :math:`1 - q`.
 
         Parameters
         ----------
@@ -352,6 +360,18 @@ class Mixture:
         -------
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
+        if not self.gaussian:
+            return self._bracketed_quantiles(q)
+        means = self.component_means().mT
+        rows = means.shape[:-1]
+        weights = self.weights.unsqueeze(-2).expand_as(means)
+        parts = (weights, means, self.component_stds().mT)
+        quantiles = normal_quantiles(
+            *[part.reshape(-1, self.n_components) for part in parts], q
+        )
+        return quantiles.reshape(*rows, len(q)).mT
+
+    def _bracketed_quantiles(self, q: Tensor) -> Tensor:
         expanded = self.unsqueeze()
         level = q[:, None]
         upper = level > 0.5
@@ -455,7 +475,7 @@ class Mixture:
         return highest_mode(self)
 
     def _need_gaussians(self, query: str) -> None:
-        if not all(block.family.gaussian for block in self.blocks):
+        if not self.gaussian:
             raise TypeError(f"{query} has a closed form for normal components only.")
 
     def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:

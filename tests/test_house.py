@@ -21,6 +21,7 @@ TORCH_ONLY = {
     "networks",
     "numerics",
     "objectives",
+    "quantiles",
     "training",
 }
 
