@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .crps import normal_crps
+from .draws import choose_components, normal_draws
 from .modes import highest_mode
-from .numerics import find_root, panel_nodes
+from .numerics import find_root, log_sum_exp, panel_nodes
 from .quantiles import normal_quantiles
 
 __all__ = ["Block", "Mixture"]
 
 _SQRT_2 = math.sqrt(2.0)
-_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ class Mixture:
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Return the log density of points ``(..., n_outputs)`` in nats."""
-        return torch.logsumexp(self.log_joint(y), -1)
+        return log_sum_exp(self.log_joint(y))
 
     def responsibilities(self, y: Tensor) -> Tensor:
         """Return p(component | y), ``(..., n_components)``."""
@@ -396,36 +397,14 @@ class Mixture:
         return low, high
 
     def crps(self, y: Tensor) -> Tensor:
-        r"""Return the continuous ranked probability score of every output.
+        """Return the continuous ranked probability score of every output.
 
-        .. math::
-            \mathrm{CRPS} = \sum_i w_i A(y - \mu_i, \sigma_i^2)
-            - \tfrac12 \sum_{ij} w_i w_j A(\mu_i - \mu_j, \sigma_i^2 + \sigma_j^2)
-
-        with :math:`A(m, s^2) = m (2 \Phi(m / s) - 1) + 2 s \varphi(m / s)`, in the
-        units of y [1]_.
-
-        References
-        ----------
-        .. [1] E. P. Grimit, T. Gneiting, V. J. Berrocal and N. A. Johnson, "The
-           continuous ranked probability score for circular variables and its
-           application to mesoscale forecast ensemble verification", Quarterly
-           Journal of the Royal Meteorological Society 132, 2006.
+        See :func:`skmdn.crps.normal_crps`.
         """
         self._need_gaussians("crps")
-        mean, std = self.component_means(), self.component_stds()
-        weights = self.weights.unsqueeze(-1)
-        distance = _mean_abs(y.unsqueeze(-2) - mean, std)
-        accuracy = torch.where(weights > 0, weights * distance, 0.0).sum(-2)
-        # Each unordered pair once; a component with itself gives 2 s / sqrt(pi).
-        i, j = torch.triu_indices(
-            self.n_components, self.n_components, 1, device=mean.device
+        return normal_crps(
+            self.weights, self.component_means(), self.component_stds(), y
         )
-        gap = mean[..., i, :] - mean[..., j, :]
-        pair_std = torch.hypot(std[..., i, :], std[..., j, :])
-        pairs = weights[..., i, :] * weights[..., j, :] * _mean_abs(gap, pair_std)
-        own = weights.square() * std * (_SQRT_2 * _INV_SQRT_2PI)
-        return accuracy - pairs.sum(-2) - own.sum(-2)
 
     # The whole distribution.
 
@@ -439,8 +418,14 @@ class Mixture:
         -------
         draws : Tensor of shape (..., n_draws, n_outputs)
         """
-        component = self._choose(n_draws, generator)
         shape = (*self.batch_shape, n_draws)
+        weights = self.weights.detach().reshape(-1, self.n_components)
+        if self._is_plain():
+            parts = (self.component_means(), self.component_stds())
+            parts = [part.reshape(weights.shape) for part in parts]
+            draws = normal_draws(weights, *parts, n_draws, generator)
+            return draws.reshape(*shape, 1)
+        component = choose_components(weights, n_draws, generator)
         row = torch.arange(component.shape[0], device=component.device).unsqueeze(-1)
         if len(self.blocks) == 1:
             flat = row * self.n_components + component
@@ -455,16 +440,15 @@ class Mixture:
             first += block.n_components
         return draws.reshape(shape + draws.shape[-1:])
 
-    def _choose(self, n_draws: int, generator: torch.Generator | None) -> Tensor:
-        """Return component indices, ``(n_batch, n_draws)``, by inverting the cdf."""
-        cumulative = self.weights.reshape(-1, self.n_components).cumsum(-1)
-        total = cumulative[:, -1:]
-        # From the last component that has weight on, rounding must find nothing.
-        cumulative = cumulative.masked_fill(cumulative >= total, math.inf)
-        uniform = torch.empty(
-            (cumulative.shape[0], n_draws), dtype=total.dtype, device=total.device
-        ).uniform_(generator=generator)
-        return torch.searchsorted(cumulative, uniform.mul_(total), right=True)
+    def _is_plain(self) -> bool:
+        """Whether the draws need nothing but ready numbers, in double precision."""
+        tensors = [value for block in self.blocks for value in block.params.values()]
+        return (
+            self.gaussian
+            and self.n_outputs == 1
+            and self.log_weights.dtype == torch.float64
+            and not any(value.requires_grad for value in tensors)
+        )
 
     def mode(self) -> Tensor:
         """Return the highest mode, ``(..., n_outputs)``.
@@ -502,10 +486,3 @@ class Mixture:
         levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
         edges = self._per_point(lambda b: b.family.ppf(b.params, levels))
         return edges.flatten(-2).sort(-1).values
-
-
-def _mean_abs(mean: Tensor, std: Tensor) -> Tensor:
-    """Return E|Z| of a normal variable."""
-    z = mean / std
-    density = torch.exp(-0.5 * z.square()) * _INV_SQRT_2PI
-    return mean * torch.special.erf(z / _SQRT_2) + 2.0 * std * density

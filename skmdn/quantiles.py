@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .numerics import own_units
+
 __all__ = ["normal_quantiles"]
 
 # Tensors of this many float64 numbers stay below the size from which the C library
@@ -105,8 +107,7 @@ class _Mixtures:
     Parameters
     ----------
     weights, means, stds : Tensor
-        Of the mixtures in their own units, in which the largest standard deviation
-        or mean is about 1, so that no square of a scale overflows.
+        Of the mixtures in their own units.
     rate : Tensor
         1 / (sqrt(2) std).
     unit : Tensor of shape (n_rows, 1)
@@ -121,15 +122,9 @@ class _Mixtures:
 
     @classmethod
     def make(cls, weights: Tensor, means: Tensor, stds: Tensor) -> "_Mixtures":
-        """Replace components without weight by the heaviest, which is harmless."""
+        """Normalise the weights and choose units."""
+        means, stds, unit = own_units(weights, means, stds, -1)
         weights = weights / weights.sum(-1, keepdim=True)
-        heaviest = weights.argmax(-1, keepdim=True)
-        off = weights == 0
-        means = torch.where(off, means.gather(-1, heaviest), means)
-        stds = torch.where(off, stds.gather(-1, heaviest), stds)
-        size = torch.maximum(means.abs(), stds).amax(-1, keepdim=True)
-        unit = torch.ldexp(torch.ones_like(size), size.frexp().exponent - 1)
-        means, stds = means / unit, stds / unit
         return cls(weights, means, stds, 1.0 / (_SQRT_2 * stds), unit)
 
     def bracket(self, levels: Tensor) -> tuple[Tensor, Tensor]:

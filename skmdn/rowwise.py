@@ -90,11 +90,10 @@ class RowwiseMixture:
         query: Callable[[Mixture, Tensor], Tensor],
         y: ArrayLike,
         output_axes: int,
-        cost_factor: int = 1,
     ) -> np.ndarray:
         """Query every point and give the answer the points' arrangement."""
         points, shape = self._points(y)
-        cost = points.shape[1:].numel() * self.n_components * cost_factor
+        cost = points.shape[1:].numel() * self.n_components
         result = self._by_rows(
             lambda part, some: query(part.unsqueeze(), some), cost, points
         )
