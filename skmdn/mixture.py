@@ -322,6 +322,8 @@ class Mixture:
         return (weights * (self.component_covariances() + between)).sum(-3)
 
     def _average(self, values: Tensor) -> Tensor:
+        if values.shape[-1] == 1:
+            return (self.weights * values.squeeze(-1)).sum(-1, keepdim=True)
         return (self.weights.unsqueeze(-1) * values).sum(-2)
 
     # Queries per output.

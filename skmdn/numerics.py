@@ -118,7 +118,7 @@ def log_sum_exp(values: Tensor) -> Tensor:
     """
     largest = values.detach().amax(-1, keepdim=True)
     shift = largest.masked_fill(largest.isinf(), 0.0)
-    total = (values - shift).clamp(min=_underflow(values.dtype)).exp().sum(-1)
+    total = (values - shift).clamp_(min=_underflow(values.dtype)).exp_().sum(-1)
     result = total.log() + shift.squeeze(-1)
     return torch.where(largest.squeeze(-1) == -torch.inf, -torch.inf, result)
 
