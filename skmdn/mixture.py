@@ -365,14 +365,13 @@ class Mixture:
         """
         if not self.gaussian:
             return self._bracketed_quantiles(q)
-        means = self.component_means().mT
-        rows = means.shape[:-1]
+        means, stds = self.component_means().mT, self.component_stds().mT
         weights = self.weights.unsqueeze(-2).expand_as(means)
-        parts = (weights, means, self.component_stds().mT)
+        shape = (-1, self.n_components)
         quantiles = normal_quantiles(
-            *[part.reshape(-1, self.n_components) for part in parts], q
+            weights.reshape(shape), means.reshape(shape), stds.reshape(shape), q
         )
-        return quantiles.reshape(*rows, len(q)).mT
+        return quantiles.reshape(*means.shape[:-1], len(q)).mT
 
     def _bracketed_quantiles(self, q: Tensor) -> Tensor:
         expanded = self.unsqueeze()
@@ -414,7 +413,8 @@ class Mixture:
         """Draw from every mixture of the batch.
 
         The component is chosen first and its parameters gathered, so that a
-        component of weight 0 never touches a draw.
+        component of weight 0 never touches a draw. Normal components of one output
+        need a single random number per draw (:func:`skmdn.draws.normal_draws`).
 
         Returns
         -------
@@ -423,9 +423,9 @@ class Mixture:
         shape = (*self.batch_shape, n_draws)
         weights = self.weights.detach().reshape(-1, self.n_components)
         if self._is_plain():
-            parts = (self.component_means(), self.component_stds())
-            parts = [part.reshape(weights.shape) for part in parts]
-            draws = normal_draws(weights, *parts, n_draws, generator)
+            means = self.component_means().reshape(weights.shape)
+            stds = self.component_stds().reshape(weights.shape)
+            draws = normal_draws(weights, means, stds, n_draws, generator)
             return draws.reshape(*shape, 1)
         component = choose_components(weights, n_draws, generator)
         row = torch.arange(component.shape[0], device=component.device).unsqueeze(-1)
@@ -443,7 +443,7 @@ class Mixture:
         return draws.reshape(shape + draws.shape[-1:])
 
     def _is_plain(self) -> bool:
-        """Whether the draws need nothing but ready numbers, in double precision."""
+        """Whether :func:`normal_draws` applies, which has no gradient."""
         tensors = [value for block in self.blocks for value in block.params.values()]
         return (
             self.gaussian

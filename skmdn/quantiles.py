@@ -290,8 +290,9 @@ def _by_steps(mixtures: _Mixtures, levels: Tensor, tail: bool) -> Tensor:
     std = (mixtures.weights * square).sum(-1, keepdim=True).sqrt()
     start = mean + std * torch.special.ndtri(levels)
     row = torch.arange(n_rows, device=mean.device).repeat_interleave(n_levels)
-    pairs = [values.reshape(-1) for values in (levels.repeat(n_rows, 1), low, high)]
-    found = _solve(mixtures, row, *pairs, start.reshape(-1), tail)
+    level = levels.repeat(n_rows)
+    low, high, start = low.reshape(-1), high.reshape(-1), start.reshape(-1)
+    found = _solve(mixtures, row, level, low, high, start, tail)
     return found.reshape(n_rows, n_levels)
 
 
