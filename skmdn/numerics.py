@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["find_root", "gauss_bell", "log_sum_exp", "own_units", "panel_nodes"]
+__all__ = [
+    "find_root",
+    "gauss_bell",
+    "least_exponent",
+    "log_sum_exp",
+    "own_units",
+    "panel_nodes",
+]
 
 _MAX_ITER = 128
 
@@ -97,7 +104,7 @@ def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, 
     return (middle + half * nodes).flatten(-2), (half * weights).flatten(-2)
 
 
-def _underflow(dtype: torch.dtype) -> float:
+def least_exponent(dtype: torch.dtype) -> float:
     """Return about the logarithm of the smallest normal number.
 
     Exponentials of less are many times slower than others.
@@ -107,7 +114,7 @@ def _underflow(dtype: torch.dtype) -> float:
 
 def gauss_bell(z: Tensor) -> Tensor:
     """Return exp(-z^2); where it underflows, the smallest normal number."""
-    return (-z.square()).clamp(min=_underflow(z.dtype)).exp()
+    return (-z.square()).clamp(min=least_exponent(z.dtype)).exp()
 
 
 def log_sum_exp(values: Tensor) -> Tensor:
@@ -118,7 +125,7 @@ def log_sum_exp(values: Tensor) -> Tensor:
     """
     largest = values.detach().amax(-1, keepdim=True)
     shift = largest.masked_fill(largest.isinf(), 0.0)
-    total = (values - shift).clamp_(min=_underflow(values.dtype)).exp_().sum(-1)
+    total = (values - shift).clamp_(min=least_exponent(values.dtype)).exp_().sum(-1)
     result = total.log() + shift.squeeze(-1)
     return torch.where(largest.squeeze(-1) == -torch.inf, -torch.inf, result)
 

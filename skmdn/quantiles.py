@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .numerics import own_units
+from .numerics import least_exponent, own_units
 
 __all__ = ["normal_quantiles"]
 
-# Tensors of this many float64 numbers stay below the size from which the C library
-# maps fresh pages for every one of them, which costs more than the arithmetic.
-_BLOCK = 16_000
+# Numbers at work at a time: few enough for the processor's cache.
+_BLOCK = 2**14
 # Levels nearer to 0 or 1 than this need a tail probability with all of its digits.
 _TAIL = 1e-5
 # The largest error of an answer, as a share of min(q, 1 - q), in float64.
@@ -66,7 +65,7 @@ def normal_quantiles(
     """
     if means.shape[-1] == 1:
         return means + stds * torch.special.ndtri(levels)
-    ascending, order = levels.sort()
+    ascending, order = levels.sort(stable=True)
     quantiles = means.new_empty((len(means), len(levels)))
     n_levels = min(_BLOCK, max(1, len(levels)))
     n_rows = max(1, _BLOCK // n_levels)
@@ -147,10 +146,15 @@ class _Mixtures:
         density = weights * self.rate.unsqueeze(1) * _INV_SQRT_PI
         slope = 2.0 * density * self.rate.unsqueeze(1)
         step = max(1, _BLOCK // self.means.numel())
+        # Fresh memory for every block would cost more than the arithmetic.
+        work = x.new_empty((2, self.means.numel() * step))
         for first in range(0, x.shape[-1], step):
             some = slice(first, first + step)
-            z = (x[:, None, some] - self.means.unsqueeze(-1)).mul_(rate)
-            bell = _bell(z)
+            points = x[:, None, some]
+            shape = (*self.means.shape, points.shape[-1])
+            z, bell = work[:, : math.prod(shape)].view(2, *shape)
+            torch.sub(points, self.means.unsqueeze(-1), out=z).mul_(rate)
+            _bell(z, bell)
             results[1][:, some] = torch.bmm(density, bell).squeeze(1)
             if curvature:
                 bell.mul_(z)
@@ -171,27 +175,33 @@ class _Mixtures:
         with all of its digits.
         """
         probability, density = torch.empty_like(x), torch.empty_like(x)
-        step = max(1, _BLOCK // self.means.shape[-1])
+        n_components = self.means.shape[-1]
+        step = max(1, _BLOCK // n_components)
+        work = x.new_empty((4, step * n_components))
         for first in range(0, len(x), step):
             some = slice(first, first + step)
-            weights, means, rate = (
-                values.index_select(0, row[some])
-                for values in (self.weights, self.means, self.rate)
+            here = row[some]
+            weights, z, rate, bell = work[:, : len(here) * n_components].view(
+                4, len(here), n_components
             )
-            z = means.sub_(x[some].unsqueeze(-1)).mul_(rate)
-            density[some] = rate.mul_(weights).mul_(_bell(z)).sum(-1)
+            torch.index_select(self.weights, 0, here, out=weights)
+            torch.index_select(self.rate, 0, here, out=rate)
+            torch.index_select(self.means, 0, here, out=z)
+            z.sub_(x[some].unsqueeze(-1)).mul_(rate)
+            _bell(z, bell).mul_(rate).mul_(weights)
+            torch.sum(bell, -1, out=density[some])
             z.mul_(side[some].unsqueeze(-1))
             share = z.erfc_() if tail else z.erf_().neg_()
-            probability[some] = share.mul_(weights).sum(-1)
+            torch.sum(share.mul_(weights), -1, out=probability[some])
         if not tail:
             probability.add_(1.0)
         return probability.mul_(0.5), density.mul_(_INV_SQRT_PI)
 
 
-def _bell(z: Tensor) -> Tensor:
-    """Return exp(-z^2), without the slow exponentials of underflowing arguments."""
-    largest = 708.0 if z.dtype == torch.float64 else 87.0
-    return z.square().clamp_(max=largest).neg_().exp_()
+def _bell(z: Tensor, out: Tensor) -> Tensor:
+    """Write exp(-z^2), without the slow exponentials of underflowing arguments."""
+    torch.mul(z, z, out=out)
+    return out.clamp_(max=-least_exponent(z.dtype)).neg_().exp_()
 
 
 class _Cells:
