@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["choose_components", "normal_draws"]
 
 # Numbers at work at a time: few enough for the processor's cache.
-_BLOCK = 2**16
+_BLOCK = 2**17
 # Buckets per component, of which at most one in so many holds an edge.
 _BUCKETS = 16
 _SQRT_2 = math.sqrt(2.0)
