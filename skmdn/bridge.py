@@ -103,7 +103,7 @@ def gaussian_mixture(
     Parameters
     ----------
     weights : array-like of shape (n_samples, n_components)
-        Rows sum to 1.
+        Rows sum to 1; their rounding is taken out.
     means : array-like of shape (n_samples, n_components[, n_outputs])
         Component means.
     stds : array-like, shaped like means, optional
@@ -145,7 +145,7 @@ def gaussian_mixture(
         if (scale <= 0).any():
             raise ValueError("stds must be positive.")
         block = Block(Normal(), {"mean": mean, "scale": scale}, n_components)
-    return Mixture(weight.log(), [block])
+    return Mixture((weight / weight.sum(-1, keepdim=True)).log(), [block])
 
 
 def _finite(name: str, values: ArrayLike | None) -> Tensor:

@@ -315,11 +315,10 @@ class PredictiveDistribution(RowwiseMixture):
                 f"0 and 1, got {q!r}."
             )
         level = to_tensor(levels.reshape(-1))
-        cost = self.n_components * self.n_outputs * max(1, len(level))
+        per_level = 1 if self.mixture.gaussian else self.n_components
+        cost = self.n_outputs * max(1, len(level)) * per_level
         quantiles = self._by_rows(lambda part: part.ppf(level), cost)
-        if levels.ndim == 0:
-            quantiles = quantiles[:, 0]
-        return self._rows(quantiles, 1)
+        return self._rows(quantiles if levels.ndim else quantiles[:, 0], 1)
 
     def interval(self, coverage: float = 0.9) -> np.ndarray:
         """Return the central interval of a coverage.
@@ -353,7 +352,7 @@ class PredictiveDistribution(RowwiseMixture):
         crps : ndarray
             Shaped like the points, in the units of the target; lower is better.
         """
-        return self._at_points(Mixture.crps, y, 1, self.n_components)
+        return self._at_points(Mixture.crps, y, 1)
 
     # The whole distribution.
 

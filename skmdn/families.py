@@ -27,9 +27,14 @@ _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _SQRT_2 = math.sqrt(2.0)
 
 
-def _ndtr(z: Tensor) -> Tensor:
+def _ndtr(offset: Tensor, std: Tensor) -> Tensor:
     """Return the normal distribution function, whose lower tail torch's own loses."""
-    return 0.5 * torch.special.erfc(z / -_SQRT_2)
+    return torch.special.erfc(offset / (-_SQRT_2 * std)).mul_(0.5)
+
+
+def _square_norm(z: Tensor) -> Tensor:
+    """Return the squared length along the last axis."""
+    return z.square().sum(-1) if z.shape[-1] > 1 else z.squeeze(-1).square()
 
 
 def inverse_softplus(x: Tensor) -> Tensor:
@@ -164,11 +169,11 @@ class _Gaussian(Family):
 
     def cdf(self, params: Params, y: Tensor) -> Tensor:
         """Return the normal distribution function."""
-        return _ndtr((y - params["mean"]) / self.std(params))
+        return _ndtr(y - params["mean"], self.std(params))
 
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return one minus the distribution function, without the cancellation."""
-        return _ndtr((params["mean"] - y) / self.std(params))
+        return _ndtr(params["mean"] - y, self.std(params))
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return mean + std * ndtri(q)."""
@@ -227,7 +232,8 @@ class Normal(_Gaussian):
         z = (y - params["mean"]) / scale
         n_outputs = params["mean"].shape[-1]
         log_det = scale.log().sum(-1) * (n_outputs // scale.shape[-1])
-        return -0.5 * z.square().sum(-1) - log_det - n_outputs * _LOG_SQRT_2PI
+        at_mean = -log_det - n_outputs * _LOG_SQRT_2PI
+        return torch.sub(at_mean, _square_norm(z), alpha=0.5)
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Return mean + scale * noise."""
@@ -347,8 +353,8 @@ class MultivariateNormal(_Gaussian):
         factor = params["precision_factor"]
         z = (factor @ (y - params["mean"]).unsqueeze(-1)).squeeze(-1)
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        n_outputs = z.shape[-1]
-        return -0.5 * z.square().sum(-1) + log_det - n_outputs * _LOG_SQRT_2PI
+        at_mean = log_det - z.shape[-1] * _LOG_SQRT_2PI
+        return torch.sub(at_mean, _square_norm(z), alpha=0.5)
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Return mean + P^-1 noise."""

@@ -10,82 +10,21 @@ concern.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .blocks import Block
+from .crps import normal_crps
+from .draws import choose_components, normal_draws
 from .modes import highest_mode
-from .numerics import find_root, panel_nodes
+from .numerics import find_root, log_sum_exp, panel_nodes
+from .quantiles import normal_quantiles
 
 __all__ = ["Block", "Mixture"]
 
 _SQRT_2 = math.sqrt(2.0)
-_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Components of one family, batched over their own axis.
-
-    Parameters
-    ----------
-    family : Family
-        The mathematics; see :mod:`skmdn.families`.
-    params : dict of str to Tensor
-        Each ``batch + (n_components or 1,) + event``.
-    n_components : int
-        The number of components, which shared parameters do not tell.
-    """
-
-    family: Any
-    params: dict[str, Tensor]
-    n_components: int
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Block":
-        """Apply a function to every parameter tensor."""
-        params = {name: function(value) for name, value in self.params.items()}
-        return Block(self.family, params, self.n_components)
-
-    def replace(self, params: dict[str, Tensor]) -> "Block":
-        """Return the same family with other parameters."""
-        return Block(self.family, params, self.n_components)
-
-    def component_axis(self, name: str) -> int:
-        """Return the position of a parameter's component axis, from the end."""
-        return -1 - self.family.event_ranks[name]
-
-    def expanded(self) -> "Block":
-        """Give every parameter a component axis of full length."""
-        params = {}
-        for name, value in self.params.items():
-            axis = self.component_axis(name)
-            shape = list(value.shape)
-            shape[axis] = self.n_components
-            params[name] = value.expand(shape)
-        return self.replace(params)
-
-    def expand_batch(self, batch: torch.Size) -> "Block":
-        """Give every parameter all of the batch axes."""
-        params = {
-            name: value.expand(batch + value.shape[self.component_axis(name) :])
-            for name, value in self.params.items()
-        }
-        return self.replace(params)
-
-    def take(self, flat: Tensor) -> dict[str, Tensor]:
-        """Gather components by their flat index ``row * n_components + component``."""
-        taken = {}
-        for name, value in self.params.items():
-            axis = self.component_axis(name)
-            event = value.shape[value.ndim + axis + 1 :]
-            shared = value.shape[axis] == 1
-            index = flat // self.n_components if shared else flat
-            table = value.reshape((-1, *event))
-            picked = table.index_select(0, index.reshape(-1))
-            taken[name] = picked.reshape(index.shape + event)
-        return taken
 
 
 class Mixture:
@@ -143,6 +82,11 @@ class Mixture:
     def batch_shape(self) -> torch.Size:
         """The shape of the batch of mixtures."""
         return self.log_weights.shape[:-1]
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all components are normal, which closed forms ask for."""
+        return all(block.family.gaussian for block in self.blocks)
 
     @property
     def weights(self) -> Tensor:
@@ -287,7 +231,7 @@ class Mixture:
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Return the log density of points ``(..., n_outputs)`` in nats."""
-        return torch.logsumexp(self.log_joint(y), -1)
+        return log_sum_exp(self.log_joint(y))
 
     def responsibilities(self, y: Tensor) -> Tensor:
         """Return p(component | y), ``(..., n_components)``."""
@@ -333,6 +277,8 @@ class Mixture:
         return (weights * (self.component_covariances() + between)).sum(-3)
 
     def _average(self, values: Tensor) -> Tensor:
+        if values.shape[-1] == 1:
+            return (self.weights * values.squeeze(-1)).sum(-1, keepdim=True)
         return (self.weights.unsqueeze(-1) * values).sum(-2)
 
     # Queries per output.
@@ -356,10 +302,12 @@ class Mixture:
     def ppf(self, q: Tensor) -> Tensor:
         r"""Return the quantiles of every output.
 
-        The root of :math:`F(x) = q` lies between the smallest and the largest
-        quantile of the components, where :func:`skmdn.numerics.find_root` finds it
-        to the spacing of floating-point numbers. Levels above one half are solved
-        on the survival function, which keeps the digits of :math:`1 - q`.
+        Those of normal components come from
+        :func:`skmdn.quantiles.normal_quantiles`. For other families the root of
+        :math:`F(x) = q` lies between the smallest and the largest quantile of the
+        components, where :func:`skmdn.numerics.find_root` finds it to the spacing
+        of floating-point numbers. Levels above one half are solved on the survival
+        function, which keeps the digits of :math:`1 - q`.
 
         Parameters
         ----------
@@ -370,6 +318,17 @@ class Mixture:
         -------
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
+        if not self.gaussian:
+            return self._bracketed_quantiles(q)
+        means, stds = self.component_means().mT, self.component_stds().mT
+        weights = self.weights.unsqueeze(-2).expand_as(means)
+        shape = (-1, self.n_components)
+        quantiles = normal_quantiles(
+            weights.reshape(shape), means.reshape(shape), stds.reshape(shape), q
+        )
+        return quantiles.reshape(*means.shape[:-1], len(q)).mT
+
+    def _bracketed_quantiles(self, q: Tensor) -> Tensor:
         expanded = self.unsqueeze()
         level = q[:, None]
         upper = level > 0.5
@@ -394,36 +353,14 @@ class Mixture:
         return low, high
 
     def crps(self, y: Tensor) -> Tensor:
-        r"""Return the continuous ranked probability score of every output.
+        """Return the continuous ranked probability score of every output.
 
-        .. math::
-            \mathrm{CRPS} = \sum_i w_i A(y - \mu_i, \sigma_i^2)
-            - \tfrac12 \sum_{ij} w_i w_j A(\mu_i - \mu_j, \sigma_i^2 + \sigma_j^2)
-
-        with :math:`A(m, s^2) = m (2 \Phi(m / s) - 1) + 2 s \varphi(m / s)`, in the
-        units of y [1]_.
-
-        References
-        ----------
-        .. [1] E. P. Grimit, T. Gneiting, V. J. Berrocal and N. A. Johnson, "The
-           continuous ranked probability score for circular variables and its
-           application to mesoscale forecast ensemble verification", Quarterly
-           Journal of the Royal Meteorological Society 132, 2006.
+        See :func:`skmdn.crps.normal_crps`.
         """
         self._need_gaussians("crps")
-        mean, std = self.component_means(), self.component_stds()
-        weights = self.weights.unsqueeze(-1)
-        distance = _mean_abs(y.unsqueeze(-2) - mean, std)
-        accuracy = torch.where(weights > 0, weights * distance, 0.0).sum(-2)
-        # Each unordered pair once; a component with itself gives 2 s / sqrt(pi).
-        i, j = torch.triu_indices(
-            self.n_components, self.n_components, 1, device=mean.device
+        return normal_crps(
+            self.weights, self.component_means(), self.component_stds(), y
         )
-        gap = mean[..., i, :] - mean[..., j, :]
-        pair_std = torch.hypot(std[..., i, :], std[..., j, :])
-        pairs = weights[..., i, :] * weights[..., j, :] * _mean_abs(gap, pair_std)
-        own = weights.square() * std * (_SQRT_2 * _INV_SQRT_2PI)
-        return accuracy - pairs.sum(-2) - own.sum(-2)
 
     # The whole distribution.
 
@@ -431,14 +368,21 @@ class Mixture:
         """Draw from every mixture of the batch.
 
         The component is chosen first and its parameters gathered, so that a
-        component of weight 0 never touches a draw.
+        component of weight 0 never touches a draw. Normal components of one output
+        need a single random number per draw (:func:`skmdn.draws.normal_draws`).
 
         Returns
         -------
         draws : Tensor of shape (..., n_draws, n_outputs)
         """
-        component = self._choose(n_draws, generator)
         shape = (*self.batch_shape, n_draws)
+        weights = self.weights.detach().reshape(-1, self.n_components)
+        if self._is_plain():
+            means = self.component_means().reshape(weights.shape)
+            stds = self.component_stds().reshape(weights.shape)
+            draws = normal_draws(weights, means, stds, n_draws, generator)
+            return draws.reshape(*shape, 1)
+        component = choose_components(weights, n_draws, generator)
         row = torch.arange(component.shape[0], device=component.device).unsqueeze(-1)
         if len(self.blocks) == 1:
             flat = row * self.n_components + component
@@ -453,16 +397,15 @@ class Mixture:
             first += block.n_components
         return draws.reshape(shape + draws.shape[-1:])
 
-    def _choose(self, n_draws: int, generator: torch.Generator | None) -> Tensor:
-        """Return component indices, ``(n_batch, n_draws)``, by inverting the cdf."""
-        cumulative = self.weights.reshape(-1, self.n_components).cumsum(-1)
-        total = cumulative[:, -1:]
-        # From the last component that has weight on, rounding must find nothing.
-        cumulative = cumulative.masked_fill(cumulative >= total, math.inf)
-        uniform = torch.empty(
-            (cumulative.shape[0], n_draws), dtype=total.dtype, device=total.device
-        ).uniform_(generator=generator)
-        return torch.searchsorted(cumulative, uniform.mul_(total), right=True)
+    def _is_plain(self) -> bool:
+        """Whether :func:`normal_draws` applies, which has no gradient."""
+        tensors = [value for block in self.blocks for value in block.params.values()]
+        return (
+            self.gaussian
+            and self.n_outputs == 1
+            and self.log_weights.dtype == torch.float64
+            and not any(value.requires_grad for value in tensors)
+        )
 
     def mode(self) -> Tensor:
         """Return the highest mode, ``(..., n_outputs)``.
@@ -473,7 +416,7 @@ class Mixture:
         return highest_mode(self)
 
     def _need_gaussians(self, query: str) -> None:
-        if not all(block.family.gaussian for block in self.blocks):
+        if not self.gaussian:
             raise TypeError(f"{query} has a closed form for normal components only.")
 
     def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:
@@ -500,10 +443,3 @@ class Mixture:
         levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
         edges = self._per_point(lambda b: b.family.ppf(b.params, levels))
         return edges.flatten(-2).sort(-1).values
-
-
-def _mean_abs(mean: Tensor, std: Tensor) -> Tensor:
-    """Return E|Z| of a normal variable."""
-    z = mean / std
-    density = torch.exp(-0.5 * z.square()) * _INV_SQRT_2PI
-    return mean * torch.special.erf(z / _SQRT_2) + 2.0 * std * density

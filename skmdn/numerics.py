@@ -1,11 +1,18 @@
-"""Numerical methods on tensors: a bracketing root search and panel quadrature."""
+"""Numerical methods on tensors: root search, quadrature, sums of exponentials."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["find_root", "panel_nodes"]
+__all__ = [
+    "find_root",
+    "gauss_bell",
+    "least_exponent",
+    "log_sum_exp",
+    "own_units",
+    "panel_nodes",
+]
 
 _MAX_ITER = 128
 
@@ -95,3 +102,59 @@ def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, 
     half = 0.5 * edges.diff(dim=-1).unsqueeze(-1)
     middle = edges[..., :-1].unsqueeze(-1) + half
     return (middle + half * nodes).flatten(-2), (half * weights).flatten(-2)
+
+
+def least_exponent(dtype: torch.dtype) -> float:
+    """Return about the logarithm of the smallest normal number.
+
+    Exponentials of less are many times slower than others.
+    """
+    return -708.0 if dtype == torch.float64 else -87.0
+
+
+def gauss_bell(z: Tensor) -> Tensor:
+    """Return exp(-z^2); where it underflows, the smallest normal number."""
+    return (-z.square()).clamp(min=least_exponent(z.dtype)).exp()
+
+
+def log_sum_exp(values: Tensor) -> Tensor:
+    """Return ``torch.logsumexp(values, -1)`` without its slow exponentials.
+
+    Terms that underflow beside the largest are replaced by numbers that vanish in
+    the sum, which is at least 1.
+    """
+    largest = values.detach().amax(-1, keepdim=True)
+    shift = largest.masked_fill(largest.isinf(), 0.0)
+    total = (values - shift).clamp_(min=least_exponent(values.dtype)).exp_().sum(-1)
+    result = total.log() + shift.squeeze(-1)
+    return torch.where(largest.squeeze(-1) == -torch.inf, -torch.inf, result)
+
+
+def own_units(
+    weights: Tensor, means: Tensor, stds: Tensor, axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Measure mixtures in units in which squares neither overflow nor underflow.
+
+    Components of weight 0 are replaced by the heaviest, so that they are harmless.
+
+    Parameters
+    ----------
+    weights, means, stds : Tensor, all of one shape
+        Of one-dimensional components.
+    axis : int
+        The components' axis.
+
+    Returns
+    -------
+    means, stds : Tensor
+        In units in which the largest of them is about 1.
+    unit : Tensor
+        Powers of two; the components' axis has length 1.
+    """
+    heaviest = weights.argmax(axis, keepdim=True)
+    off = weights == 0
+    means = torch.where(off, means.gather(axis, heaviest), means)
+    stds = torch.where(off, stds.gather(axis, heaviest), stds)
+    size = torch.maximum(means.abs(), stds).detach().amax(axis, keepdim=True)
+    unit = torch.ldexp(torch.ones_like(size), size.frexp().exponent - 1)
+    return means / unit, stds / unit, unit

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -80,21 +79,24 @@ class RowwiseMixture:
         step = max(1, _CHUNK_SIZE // max(1, cost))
         if n_rows <= step:
             return query(self.mixture, *args)
-        parts = [slice(first, first + step) for first in range(0, n_rows, step)]
-        return torch.cat(
-            [query(self.mixture[part], *[a[part] for a in args]) for part in parts]
-        )
+        answer = None
+        for first in range(0, n_rows, step):
+            rows = slice(first, first + step)
+            part = query(self.mixture[rows], *[a[rows] for a in args])
+            if answer is None:
+                answer = part.new_empty((n_rows, *part.shape[1:]))
+            answer[rows] = part
+        return answer
 
     def _at_points(
         self,
         query: Callable[[Mixture, Tensor], Tensor],
         y: ArrayLike,
         output_axes: int,
-        cost_factor: int = 1,
     ) -> np.ndarray:
         """Query every point and give the answer the points' arrangement."""
         points, shape = self._points(y)
-        cost = points.shape[1:].numel() * self.n_components * cost_factor
+        cost = points.shape[1:].numel() * self.n_components
         result = self._by_rows(
             lambda part, some: query(part.unsqueeze(), some), cost, points
         )

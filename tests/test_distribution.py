@@ -122,6 +122,12 @@ def test_from_params_with_diagonal_covariances_is_from_params_with_stds():
     np.testing.assert_allclose(dist.log_prob(y), make("independent").log_prob(y))
 
 
+def test_rounded_weights_give_quantiles_that_the_cdf_agrees_with():
+    dist = PredictiveDistribution.from_params([[0.3333333] * 3], [[0, 2, 5]], [[1] * 3])
+    levels = np.linspace(0.0, 1.0, 102)[1:-1]
+    np.testing.assert_allclose(dist.cdf(dist.ppf(levels))[0], levels, atol=1e-9, rtol=0)
+
+
 def test_from_params_takes_lists_and_copies_arrays():
     means = MEANS.copy()
     dist = PredictiveDistribution.from_params(WEIGHTS.tolist(), means, STDS.tolist())

@@ -14,6 +14,8 @@ import skmdn
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "skmdn").glob("*.py"))
 TORCH_ONLY = {
+    "crps",
+    "draws",
     "embeddings",
     "families",
     "mixture",
@@ -21,6 +23,7 @@ TORCH_ONLY = {
     "networks",
     "numerics",
     "objectives",
+    "quantiles",
     "training",
 }
 

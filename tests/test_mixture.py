@@ -11,7 +11,8 @@ from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from skmdn.mixture import Mixture
+from skmdn.families import Normal
+from skmdn.mixture import Block, Mixture
 from tests.helpers import (
     BATCH_SHAPES,
     COVARIANCE_TYPES,
@@ -150,6 +151,24 @@ def test_responsibilities_are_each_components_share_of_the_density(layout, batch
         ]
         shares.append(np.exp(parts - logsumexp(parts)))
     np.testing.assert_allclose(result.reshape(-1, result.shape[-1]), shares, rtol=1e-9)
+
+
+@every_layout
+def test_log_prob_has_the_gradient_of_its_definition(layout):
+    mixture, y = random_mixture(layout, (3,)), 4.0 * randn(3, 2, seed=3)
+
+    def slopes(log_prob):
+        leaves = []
+
+        def leaf(value):
+            leaves.append(value.clone().requires_grad_())
+            return leaves[-1]
+
+        return torch.autograd.grad(log_prob(mixture.map(leaf)).sum(), leaves)
+
+    expected = slopes(lambda m: torch.logsumexp(m.log_joint(y), -1))
+    for slope, other in zip(slopes(lambda m: m.log_prob(y)), expected, strict=True):
+        torch.testing.assert_close(slope, other, rtol=1e-12, atol=1e-14)
 
 
 def test_points_broadcast_against_the_batch():
@@ -381,6 +400,43 @@ def test_ppf_ignores_components_of_weight_zero_however_far():
     levels = tensor([1e-6, 0.3, 0.9])
     on = normal_mixture(*[part[1:3] for part in shape])
     torch.testing.assert_close(normal_mixture(*shape).ppf(levels), on.ppf(levels))
+
+
+class Exponential(Normal):
+    """A family that is not normal: shifted exponential components."""
+
+    gaussian = False
+
+    def cdf(self, params, y):
+        return -torch.expm1(-((y - params["mean"]) / params["scale"]).clamp(min=0.0))
+
+    def sf(self, params, y):
+        return torch.exp(-((y - params["mean"]) / params["scale"]).clamp(min=0.0))
+
+    def ppf(self, params, q):
+        return params["mean"] - params["scale"] * torch.log1p(-q)
+
+
+def test_ppf_of_another_family_is_bracketed():
+    normal = random_mixture("diag", (3,))
+    blocks = [Block(Exponential(), block.params, 3) for block in normal.blocks]
+    mixture = Mixture(normal.log_weights, blocks)
+    levels = tensor([1e-9, 0.3, 0.99])
+    reached = mixture.unsqueeze().cdf(mixture.ppf(levels))
+    torch.testing.assert_close(
+        reached, levels[:, None].expand_as(reached), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_draws_of_one_output_can_be_differentiated():
+    scale = tensor([[1.0], [2.0]]).requires_grad_()
+    mean = tensor([[0.0], [50.0]])
+    block = Block(Normal(), {"mean": mean, "scale": scale}, 2)
+    draws = Mixture(tensor([0.5, 0.5]).log(), [block]).sample(500, generator(1))
+    (slope,) = torch.autograd.grad(draws.sum(), scale)
+    near = draws.detach().squeeze(-1) < 25.0
+    expected = [draws.detach()[near].sum(), (draws.detach()[~near] - 50.0).sum() / 2.0]
+    torch.testing.assert_close(slope.squeeze(-1), torch.stack(expected))
 
 
 def test_ppf_of_one_component_is_exact():

@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from skmdn.numerics import find_root, panel_nodes
+from skmdn.numerics import (
+    find_root,
+    gauss_bell,
+    log_sum_exp,
+    own_units,
+    panel_nodes,
+)
 from tests.helpers import randn, tensor
 
 INCREASING = {
@@ -99,3 +105,61 @@ def test_panel_nodes_follow_the_edges_of_every_batch_element():
     torch.testing.assert_close(weights.sum(-1), edges[..., -1] - edges[..., 0])
     assert bool((points.diff(dim=-1) > 0).all())
     assert bool((points > edges[..., :1]).all() & (points < edges[..., -1:]).all())
+
+
+# Exponentials.
+
+TERMS = {
+    "near": [[0.3, -1.0, 2.0], [5.0, 5.0, 5.0]],
+    "underflowing": [[0.0, -700.0, -720.0], [3.0, -1e300, -745.0]],
+    "far from 0": [[1e4, 1e4 - 1.0, 0.0], [-1e4, -1e4 - 1.0, -2e4]],
+    "nothing": [[-math.inf] * 3, [-math.inf, 1.0, -math.inf]],
+    "infinite": [[math.inf, 0.0, 1.0], [math.inf, math.inf, -math.inf]],
+    "not a number": [[math.nan, 0.0, 1.0], [0.0, 0.0, 0.0]],
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_sum_exp_agrees_with_torch(name, dtype):
+    values = tensor(TERMS[name]).to(dtype)
+    torch.testing.assert_close(
+        log_sum_exp(values), torch.logsumexp(values, -1), equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("name", ["near", "underflowing", "far from 0"])
+def test_log_sum_exp_has_the_gradient_of_torchs(name):
+    def slopes(function):
+        values = tensor([*TERMS[name], [-math.inf, 0.5, 0.1]]).requires_grad_()
+        return torch.autograd.grad(function(values).square().sum(), values)[0]
+
+    expected = slopes(lambda values: torch.logsumexp(values, -1))
+    torch.testing.assert_close(slopes(log_sum_exp), expected, rtol=1e-11, atol=1e-300)
+
+
+def test_log_sum_exp_has_a_second_derivative():
+    values = randn(4, 3, seed=1).requires_grad_()
+    assert torch.autograd.gradgradcheck(
+        log_sum_exp, values, randn(4, seed=2).requires_grad_()
+    )
+
+
+def test_gauss_bell_agrees_with_exp_down_to_the_smallest_normal_number():
+    z = tensor([0.0, -0.3, 1.0, 5.0, -26.6])
+    torch.testing.assert_close(gauss_bell(z), (-z.square()).exp(), rtol=1e-15, atol=0)
+    assert 0.0 < gauss_bell(tensor([1e10])).item() < 1e-300
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-3, 1.0, 7e5, 1e300])
+def test_own_units_are_exact_and_leave_out_components_of_weight_zero(scale):
+    weights = tensor([[0.0, 0.4, 0.6], [1.0, 0.0, 0.0]])
+    means = scale * tensor([[1e9, -3.0, 0.2], [0.5, 1e9, -1e9]])
+    stds = scale * tensor([[1e9, 1.0, 2.0], [0.1, 1e-9, 1e9]])
+    own_means, own_stds, unit = own_units(weights, means, stds, -1)
+    on = weights > 0
+    assert torch.equal((own_means * unit)[on], means[on])
+    assert torch.equal((own_stds * unit)[on], stds[on])
+    largest = torch.maximum(own_means.abs(), own_stds).amax(-1)
+    assert bool(((largest >= 1.0) & (largest < 2.0)).all())
+    assert bool((own_stds >= 0.04).all())
