@@ -1,7 +1,6 @@
 """What the estimators of a conditional mixture share: rows, networks, training."""
 
 import copy
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from .base import (
 from .bridge import StreamedRows, generator_from, mapped_tensor, to_tensor
 from .closed_form import ClosedFormGradient
 from .distribution import PredictiveDistribution
+from .ensemble import EnsembleTraining, split_for
 from .families import make_family
 from .mixture import Mixture
 from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective, ScalePrior
-from .stacking import stack
-from .training import History, Settings, minimise, split_rows
+from .training import History, Settings
 from .views import views_for
 
 __all__ = ["ConditionalMixture", "Rows", "row_chunks"]
@@ -173,12 +172,10 @@ class ConditionalMixture(TorchEstimator):
                     "with warm_start=False to make new ones."
                 )
             self.module_ = copy.deepcopy(self.module_).to(device)
-            self.module_.requires_grad_(True)
-            for network in self.module_.networks:
-                network.head.log_spread.requires_grad_(False)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
+        self._repeats = repeated_share(rows.X) > _REPEATED
         self._resolution = 0.0
         if self.n_outputs_ == 1:
             self._resolution = lattice_width(rows.y) / abs(self._y_scaler.scale[0])
@@ -254,7 +251,7 @@ class ConditionalMixture(TorchEstimator):
             return _PASSES_FEW_ROWS
         fewest, most = _STEPS
         n_steps = max(_PASSES * n_rows / batch_size, fewest)
-        if n_steps < most and repeated_share(rows.X) > _REPEATED:
+        if self._repeats:
             n_steps *= 2
         return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
@@ -282,58 +279,25 @@ class ConditionalMixture(TorchEstimator):
             y=rows.y,
             metadata={"sample_weight": rows.weights},
         )
-        # Views share the rows they hold out: there they are compared.
-        split = split_rows(self.n_estimators, len(rows.y), hold_out, generator)
         # Held-out rows choose the state, so that rounding errors do no harm.
-        single = bool(hold_out) and all(self._by_hand(net) for net in networks)
+        noisy = self.x_noise or self.y_noise
+        standard = all(ClosedFormGradient.applies(network) for network in networks)
+        single = bool(hold_out and standard and not noisy)
         data = self._tensors(rows, torch.float32 if single else torch.float64)
-        histories = []
-        for network, state in itertools.zip_longest(networks, states):
-            network.train().to(data[1].dtype)
-            objective = self._objective(network, data, generator)
-            by_hand = None
-            if self._by_hand(network):
-                by_hand = partial(ClosedFormGradient, objective)
-            history = minimise(
-                network.named_parameters(),
-                objective.training_loss,
-                objective.held_out_loss,
-                split,
-                settings,
-                generator,
-                by_hand=by_hand,
-                optimizer_state=state,
-                on_epoch=reporter,
-            )
-            network.eval().requires_grad_(False).double()
-            histories.append(history)
-        if hold_out:
-            self._stack(data, split[1].flatten())
+        training = EnsembleTraining(
+            self.module_,
+            partial(self._objective, data=data, generator=generator),
+            split_for(self.n_estimators, len(rows.y), hold_out, generator),
+            settings,
+            generator,
+            by_hand=not noisy,
+            resolution=self._resolution,
+            repeats=self._repeats,
+            on_epoch=reporter,
+        )
+        histories = training.run(states)
         reporter.finish()
         return History.joined(histories), [h.optimizer_state for h in histories]
-
-    def _stack(self, data, held_out):
-        """Weigh the views, and set the width of the ensemble, on held-out rows."""
-        x, y, weights = (values[held_out].double() for values in data)
-        n_members = self.n_estimators
-        views = []
-        for network in self.module_.networks:
-            # Member j of every view has held out the j-th part of the rows.
-            members = network(x.unflatten(0, (n_members, -1)))
-            views.append(members.map(lambda value: value.flatten(0, 1).unsqueeze(0)))
-        shares, log_factor = stack(
-            Mixture.concatenate(views),
-            y,
-            weights,
-            resolution=self._resolution,
-            min_scale=self._min_scale(),
-        )
-        self.module_.weigh(shares, log_factor)
-
-    def _by_hand(self, network):
-        """Tell whether the gradient of this network is known in closed form."""
-        noisy = self.x_noise or self.y_noise
-        return not noisy and ClosedFormGradient.applies(network)
 
     def _tensors(self, rows, dtype):
         """Return standardised features, standardised targets and weights."""

@@ -245,6 +245,12 @@ class MixtureNetwork(nn.Module):
         mixture: Mixture = self.head(self.trunk(self.block(x)))
         return mixture
 
+    def set_trainable(self, trainable: bool) -> None:
+        """Say whether gradients are wanted; the spread never learns by them."""
+        for name, parameter in self.named_parameters():
+            spread = name == "head.log_spread"
+            parameter.requires_grad_(trainable and not spread)
+
 
 class MixtureEnsemble(nn.Module):
     r"""Networks whose mixtures are averaged into one.
@@ -270,6 +276,11 @@ class MixtureEnsemble(nn.Module):
         """Return the number of members of each network."""
         weights = [net.get_parameter("head.log_spread") for net in self.networks]
         return [len(weight) for weight in weights]
+
+    def shares(self) -> Tensor:
+        """Return the weight of each network, the sum over its members."""
+        parts = self.log_weights.exp().split(self.n_members())
+        return torch.stack([part.sum() for part in parts])
 
     def weigh(self, shares: Tensor, log_factor: Tensor) -> None:
         """Give each network its share, which its members divide, and widen all."""

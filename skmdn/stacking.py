@@ -17,12 +17,15 @@ References
    Royal Statistical Society B 72(1), 2010.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .mixture import Mixture
 
-__all__ = ["cell_log_prob", "stack", "stacking_weights"]
+__all__ = ["HeldOutPredictions", "cell_log_prob", "stacking_weights"]
 
 # Logarithms of the common factor.
 _SPREADS = (-1.0, 0.6, 33)
@@ -35,45 +38,81 @@ _N_PSEUDO_SPREAD = 10.0
 _N_ITER = 200
 
 
-def stack(
-    views: Mixture,
-    y: Tensor,
-    weights: Tensor,
-    *,
-    resolution: float = 0.0,
-    min_scale: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Return the weights of views and the logarithm of their common factor.
+class HeldOutPredictions:
+    """What the members of some views say of rows that they were not trained on.
 
     Parameters
     ----------
-    views : Mixture of batch shape (n_views, n_samples)
-        Predictions for rows that no view was trained on.
-    y : Tensor of shape (n_samples, n_outputs)
-        Targets.
+    members : sequence of sequence of Mixture
+        For every view and every group of rows the mixtures, of batch shape
+        ``(n_members, n_samples)``, of the members that have held out this group.
+    y : sequence of Tensor of shape (n_samples, n_outputs)
+        The groups' targets.
     weights : Tensor of shape (n_samples,)
-        Row weights v.
+        Weights of the rows of all groups.
     resolution : float, default=0.0
         Distance of the lattice on which a single target lies; cells of this width
         are judged instead of points, whose density has no limit there.
     min_scale : float, default=0.0
         What no scale falls below.
-
-    Returns
-    -------
-    shares : Tensor of shape (n_views,)
-        Positive, with sum 1.
-    log_factor : Tensor of shape ()
     """
-    shares = stacking_weights(_score(views, y, resolution), weights)
-    start, stop, count = _SPREADS
-    log_factors = torch.linspace(start, stop, count, dtype=y.dtype, device=y.device)
-    totals = []
-    for log_factor in log_factors:
-        log_prob = _score(views.widen(log_factor.exp(), min_scale), y, resolution)
-        pooled = torch.logsumexp(log_prob + shares.log().unsqueeze(1), 0)
-        totals.append(pooled @ weights - _N_PSEUDO_SPREAD * log_factor.square())
-    return shares, log_factors[torch.stack(totals).argmax()]
+
+    def __init__(
+        self,
+        members: Sequence[Sequence[Mixture]],
+        y: Sequence[Tensor],
+        weights: Tensor,
+        *,
+        resolution: float = 0.0,
+        min_scale: float = 0.0,
+    ) -> None:
+        self.members = members
+        self.y = y
+        self.weights = weights
+        self.resolution = resolution
+        self.min_scale = min_scale
+
+    def log_prob(self, log_factor: Tensor | None = None) -> Tensor:
+        """Return log densities ``(n_views, n_samples)``, scales times a factor."""
+        return torch.stack(
+            [
+                torch.cat(
+                    [
+                        self._of_group(mixture, y, log_factor)
+                        for mixture, y in zip(view, self.y, strict=True)
+                    ]
+                )
+                for view in self.members
+            ]
+        )
+
+    def _of_group(
+        self, members: Mixture, y: Tensor, log_factor: Tensor | None
+    ) -> Tensor:
+        if log_factor is not None:
+            members = members.widen(log_factor.exp(), self.min_scale)
+        if self.resolution:
+            log_prob = cell_log_prob(members, y, self.resolution)
+        else:
+            log_prob = members.log_prob(y)
+        return torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
+
+    def total(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
+        """Return the log-likelihood of the views' pool."""
+        joint = self.log_prob(log_factor) + shares.log().unsqueeze(1)
+        return torch.logsumexp(joint, 0) @ self.weights
+
+    def best_spread(self, shares: Tensor) -> Tensor:
+        """Return the logarithm of the factor of all scales that suits the pool."""
+        weights = self.weights
+        log_factors = torch.linspace(
+            *_SPREADS, dtype=weights.dtype, device=weights.device
+        )
+        totals = [
+            self.total(shares, log_factor) - _N_PSEUDO_SPREAD * log_factor.square()
+            for log_factor in log_factors
+        ]
+        return log_factors[torch.stack(totals).argmax()]
 
 
 def stacking_weights(
@@ -132,9 +171,3 @@ def cell_log_prob(mixture: Mixture, y: Tensor, width: float) -> Tensor:
     tiny = torch.finfo(y.dtype).tiny
     inside = torch.where(mixture.cdf(y) < 0.5, lower, upper)
     return inside.clamp_min(tiny).log()[..., 0]
-
-
-def _score(views: Mixture, y: Tensor, resolution: float) -> Tensor:
-    if resolution:
-        return cell_log_prob(views, y, resolution)
-    return views.log_prob(y)

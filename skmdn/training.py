@@ -41,6 +41,8 @@ class History:
         Held-out loss, averaged over the members; empty without held-out rows.
     best : Tensor of shape (n_members,) or None
         Each member's best held-out loss.
+    best_epoch : Tensor of shape (n_members,) or None
+        When it was found; 0 is before the first epoch.
     n_recoveries : int
         How often a state with numbers that are not finite was thrown away.
     gave_up : bool
@@ -52,6 +54,7 @@ class History:
     loss: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     best: Tensor | None = None
+    best_epoch: Tensor | None = None
     n_recoveries: int = 0
     gave_up: bool = False
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
@@ -71,10 +74,12 @@ class History:
             return [sum(values) / len(values) for values in zip(*padded, strict=True)]
 
         best = [history.best for history in histories if history.best is not None]
+        epochs = [h.best_epoch for h in histories if h.best_epoch is not None]
         return cls(
             average([history.loss for history in histories]),
             average([history.held_out for history in histories]),
             torch.cat(best) if best else None,
+            torch.cat(epochs) if epochs else None,
             sum(history.n_recoveries for history in histories),
             any(history.gave_up for history in histories),
         )
@@ -161,24 +166,55 @@ _MAX_HELD_OUT = 10_000
 
 
 def split_rows(
-    n_members: int, n_rows: int, hold_out: float, generator: torch.Generator
+    n_members: int,
+    n_rows: int,
+    hold_out: float,
+    generator: torch.Generator,
+    *,
+    shared: float = 0.0,
+    n_groups: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Return each member's training and held-out rows, a random share of all.
 
     A member never holds out more rows than it takes to judge it.
+
+    Parameters
+    ----------
+    n_members, n_rows : int
+        The number of members and of rows.
+    hold_out : float
+        The share of the rows that is held out; with 0 members train on all.
+    generator : torch.Generator
+        The source of the choice.
+    shared : float, default=0.0
+        The share of a member's held-out rows that its group holds out together; they
+        come first.
+    n_groups : int, default=1
+        The number of groups, to which the members belong in turn.
+
+    Returns
+    -------
+    rows, held_out : Tensor of shape (n_members, ...)
     """
-    if hold_out == 0.0:
-        rows = torch.arange(n_rows, device=generator.device).expand(n_members, n_rows)
-        return rows, rows[:, :0]
-    n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1, _MAX_HELD_OUT)
     device = generator.device
-    order = torch.stack(
-        [
-            torch.randperm(n_rows, generator=generator, device=device)
-            for _ in range(n_members)
-        ]
-    )
-    return order[:, n_held_out:], order[:, :n_held_out]
+    if hold_out == 0.0:
+        rows = torch.arange(n_rows, device=device).expand(n_members, n_rows)
+        return rows, rows[:, :0]
+
+    def shuffle(n: int) -> Tensor:
+        return torch.randperm(n, generator=generator, device=device)
+
+    n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1, _MAX_HELD_OUT)
+    n_shared = min(round(shared * n_held_out), n_rows // n_groups)
+    order = shuffle(n_rows)
+    orders = []
+    for member in range(n_members):
+        start = member % n_groups * n_shared
+        own = order[start : start + n_shared]
+        others = torch.cat([order[:start], order[start + n_shared :]])
+        orders.append(torch.cat([own, others[shuffle(len(others))]]))
+    members = torch.stack(orders)
+    return members[:, n_held_out:], members[:, :n_held_out]
 
 
 def minimise(
@@ -260,7 +296,7 @@ def minimise(
                 break
         if best is not None:
             flat.values.copy_(best.values)
-            history.best = best.loss
+            history.best, history.best_epoch = best.loss, best.improved
             history.gave_up |= not bool(best.loss.isfinite().all())
     finally:
         optimizer.settle()
