@@ -28,7 +28,7 @@ _FINISH_PASSES = 0.2
 _FINISH_RATE = 0.2
 
 # A view whose members were best, on average, after this share of the passes.
-_LATE = 0.5
+_LATE = 1 / 3
 
 # What stays held out in the finish: this share of the held-out rows, if that is enough
 # rows to judge by. Two halves of the ensemble keep different ones: the larger a part
