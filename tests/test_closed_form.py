@@ -15,7 +15,7 @@ from skmdn.objectives import MixtureObjective, ScalePrior
 from skmdn.steps import FlatParameters
 from skmdn.training import Settings, minimise, split_rows
 
-from .helpers import generator
+from tests.helpers import generator
 
 N_ROWS = 60
 

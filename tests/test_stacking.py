@@ -9,7 +9,7 @@ from skmdn import stacking
 from skmdn.mixture import Mixture
 from skmdn.stacking import cell_log_prob, stack, stacking_weights
 
-from .helpers import normal_mixture, randn, random_mixture, tensor
+from tests.helpers import normal_mixture, randn, random_mixture, tensor
 
 
 def log_densities(n_views=3, n_rows=40, seed=0):

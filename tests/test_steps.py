@@ -6,7 +6,7 @@ import torch
 from skmdn import steps
 from skmdn.steps import Differentiator, FlatParameters, Optimizer, Settings
 
-from .helpers import generator, randn
+from tests.helpers import generator, randn
 
 
 def named(n_members=2):
