@@ -14,7 +14,6 @@ from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective, ScalePrior
 from skmdn.steps import FlatParameters
 from skmdn.training import Settings, minimise, split_rows
-
 from tests.helpers import generator
 
 N_ROWS = 60

@@ -8,7 +8,6 @@ from scipy import optimize, special, stats
 from skmdn import stacking
 from skmdn.mixture import Mixture
 from skmdn.stacking import cell_log_prob, stack, stacking_weights
-
 from tests.helpers import normal_mixture, randn, random_mixture, tensor
 
 

@@ -5,7 +5,6 @@ import torch
 
 from skmdn import steps
 from skmdn.steps import Differentiator, FlatParameters, Optimizer, Settings
-
 from tests.helpers import generator, randn
 
 
@@ -139,7 +138,7 @@ def test_without_decay_the_rate_stays_after_the_warm_up():
 
 @pytest.mark.parametrize("n_steps", [1, 7, 8, 9, 20])
 def test_decay_without_a_gradient_is_that_of_every_eighth_step(n_steps):
-    """Eight decays of size e at once are 1 - 8 e, and nothing is owed after settling."""
+    """Eight decays of size e at once are 1 - 8 e; settling pays what is left."""
     parameters = named()
     before = {name: value.detach().clone() for name, value in parameters}
     flat = FlatParameters(parameters)

@@ -1,5 +1,6 @@
 """The optimisation loop on losses whose minimum is known."""
 
+import itertools
 import math
 
 import pytest
@@ -233,7 +234,7 @@ def judged_epochs(max_iter, n_rows=40, batch_size=40):
         on_epoch=lambda *_: counts.append(len(judged)),
     )
     counts = [1, *counts]  # the state before training
-    return [after - before for before, after in zip(counts, counts[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(counts)]
 
 
 def test_every_epoch_is_judged_once_when_there_are_sixty():
@@ -278,11 +279,11 @@ def test_batches_are_equal_and_cover_all_rows_but_a_few():
 
     run(center, recording, batch_size=11, max_iter=1)
     assert [len(batch) for batch in batches] == [10, 10, 10, 10]
-    assert len(set(sum(batches, []))) == 40
+    assert len({row for batch in batches for row in batch}) == 40
     batches.clear()
     run(center, recording, batch_size=13, max_iter=1)
     assert [len(batch) for batch in batches] == [13, 13, 13]
-    assert len(set(sum(batches, []))) == 39
+    assert len({row for batch in batches for row in batch}) == 39
 
 
 def test_a_split_is_a_partition_and_none_are_held_out_of_none():
