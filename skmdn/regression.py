@@ -141,11 +141,11 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     >>> X = rng.uniform(-1, 1, size=(300, 1))
     >>> y = np.sign(rng.normal(size=300)) * (1 + X[:, 0]) + rng.normal(0, 0.1, 300)
     >>> model = MixtureDensityRegressor(random_state=0, max_iter=50).fit(X, y)
-    >>> model.predict_quantiles([[0.5]], [0.25, 0.75]).round(0)
+    >>> model.predict_quantiles([[0.9]], [0.25, 0.75]).round(0)
     array([[-2.,  2.]])
     >>> dist = model.predict_distribution([[0.5]])
     >>> dist.weights.shape, dist.means.shape, dist.stds.shape
-    ((1, 25), (1, 25), (1, 25))
+    ((1, 60), (1, 60), (1, 60))
     """
 
     _parameter_constraints: dict = {
