@@ -7,8 +7,20 @@ from scipy import optimize, special, stats
 
 from skmdn import stacking
 from skmdn.mixture import Mixture
-from skmdn.stacking import cell_log_prob, stack, stacking_weights
+from skmdn.stacking import HeldOutPredictions, cell_log_prob, stacking_weights
 from tests.helpers import normal_mixture, randn, random_mixture, tensor
+
+
+def held_out(views, y, weights, **kwargs):
+    """Every view has one member, and all rows are one group."""
+    members = [[views[v : v + 1]] for v in range(views.batch_shape[0])]
+    return HeldOutPredictions(members, [y], weights, **kwargs)
+
+
+def stack(views, y, weights, **kwargs):
+    predictions = held_out(views, y, weights, **kwargs)
+    shares = stacking_weights(predictions.log_prob(), weights)
+    return shares, predictions.best_spread(shares)
 
 
 def log_densities(n_views=3, n_rows=40, seed=0):

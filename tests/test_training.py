@@ -311,12 +311,26 @@ def test_a_split_leaves_rows_on_either_side(n_rows, share, expected):
 
 
 def test_histories_of_loops_are_averaged():
-    one = History([4.0, 2.0, 1.0], [3.0, 2.0, 1.0], torch.tensor([1.0]), 2)
-    two = History([2.0], [1.0], torch.tensor([0.5]), 1, True)
+    one = History(
+        [4.0, 2.0, 1.0],
+        [3.0, 2.0, 1.0],
+        torch.tensor([1.0]),
+        torch.tensor([3]),
+        n_recoveries=2,
+    )
+    two = History(
+        [2.0],
+        [1.0],
+        torch.tensor([0.5]),
+        torch.tensor([1]),
+        n_recoveries=1,
+        gave_up=True,
+    )
     both = History.joined([one, two])
     assert both.loss == [3.0, 2.0, 1.5]
     assert both.held_out == [2.0, 1.5, 1.0]
     assert both.best.tolist() == [1.0, 0.5]
+    assert both.best_epoch.tolist() == [3, 1]
     assert both.n_recoveries == 3
     assert both.gave_up
     alone = History.joined([History([1.0, 2.0])])
