@@ -1,10 +1,10 @@
 """Training an ensemble: views one after the other, then together.
 
 Views hold out the same rows. After each has been trained by itself, these rows say how
-much it counts and how wide the ensemble should be (:mod:`skmdn.stacking`). Then all
-networks see most of the rows they had held out: a tenth of a small table is worth
-more than the judgement it makes possible. The rest of the held-out rows set the width
-anew, and take the last step back if it has done harm.
+much it counts and how wide the ensemble should be (:mod:`skmdn.stacking`). Then the
+views that learned until late see most of the rows they had held out: a tenth of a small
+table is worth more than the judgement it makes possible. The rest of these rows set the
+width anew.
 """
 
 import itertools
