@@ -67,8 +67,10 @@ class StreamedRows:
         The array.
     function : callable
         Applied to the rows that are taken.
-    dtype, device
-        What they are turned into.
+    dtype : torch.dtype, default=torch.float64
+        The type of the tensors.
+    device : str, default="cpu"
+        Where they lie.
     """
 
     def __init__(
