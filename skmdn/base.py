@@ -310,7 +310,7 @@ class EpochReporter:
     estimator : estimator
         The estimator being fitted.
     max_iter : int
-        The number of epochs.
+        The number of epochs of all loops together.
     fitted_attributes : callable
         Returns the attributes that make a copy of the estimator usable.
     **data : dict
@@ -330,26 +330,34 @@ class EpochReporter:
         self.fitted_attributes = fitted_attributes
         # verbose=1: some twenty lines in all; 2: one per epoch.
         self.every = 1 if estimator.verbose > 1 else math.ceil(max_iter / 20)
+        self.n_epochs = 0
+        self.stopped = False
         self.context = None
         if hasattr(estimator, "_init_callback_context"):
             self.context = estimator._init_callback_context(max_subtasks=max_iter)
             self.context.call_on_fit_task_begin(**self.data)
 
     def __call__(self, epoch: int, loss: float, held_out: float | None) -> bool:
-        """Report an epoch; a true answer asks the loop to stop."""
-        if self.estimator.verbose and epoch % self.every == 0:
+        """Report an epoch; a true answer asks the loop, and those after it, to stop."""
+        if self.stopped:
+            return True
+        # Loops run one after another and each counts from 1.
+        self.n_epochs += 1
+        if self.estimator.verbose and self.n_epochs % self.every == 0:
             tail = "" if held_out is None else f"  held-out {held_out:.4f}"
-            line = f"[{type(self.estimator).__name__}] epoch {epoch}/{self.max_iter}"
+            done = f"epoch {self.n_epochs}/{self.max_iter}"
+            line = f"[{type(self.estimator).__name__}] {done}"
             sys.stdout.write(f"{line}  loss {loss:.4f}{tail}\n")
         if self.context is None:
             return False
         context = self.context.subcontext(task_name="epoch")
         context.call_on_fit_task_begin(**self.data)
-        return bool(
+        self.stopped = bool(
             context.call_on_fit_task_end(
                 reconstruction_attributes=self.fitted_attributes, **self.data
             )
         )
+        return self.stopped
 
     def finish(self) -> None:
         """Tell the callbacks that the fit is over."""

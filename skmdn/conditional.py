@@ -327,8 +327,8 @@ class ConditionalMixture(TorchEstimator):
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""
-        module = copy.deepcopy(self.module_).requires_grad_(False)
-        return {"module_": module}
+        module = copy.deepcopy(self.module_).eval().requires_grad_(False)
+        return {"module_": module.double()}
 
     def _mixture(self, X: np.ndarray) -> Mixture:
         """Return the ensemble's mixture in the units of y, one per row."""

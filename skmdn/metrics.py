@@ -43,7 +43,7 @@ def predict_distribution(estimator, X):
     >>> model = MixtureDensityRegressor(2, max_iter=20, random_state=0)
     >>> pipe = make_pipeline(StandardScaler(), model).fit(X, y)
     >>> predict_distribution(pipe, X[:3])
-    PredictiveDistribution(n_samples=3, n_outputs=1, n_components=10)
+    PredictiveDistribution(n_samples=3, n_outputs=1, n_components=24)
     """
     if hasattr(estimator, "predict_distribution"):
         return estimator.predict_distribution(X)

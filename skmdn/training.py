@@ -277,7 +277,7 @@ def minimise(
             losses = []
             for part in _parts(batches, settings.max_iter):
                 losses += _take_steps(optimizer, differentiate, part)
-                if best is not None and _is_judged(epoch, settings.max_iter):
+                if best is not None and _is_judged(epoch, settings):
                     best.judge(epoch)
             mean_loss = torch.stack(losses).mean(0)
             history.loss.append(_mean(mean_loss))
@@ -313,9 +313,13 @@ def _parts(batches: list[Tensor], max_iter: int) -> Iterator[list[Tensor]]:
         yield batches[start:stop]
 
 
-def _is_judged(epoch: int, max_iter: int) -> bool:
-    """Tell whether held-out rows judge this epoch: not every one of very many."""
-    every = max(1, max_iter // _N_JUDGED)
+def _is_judged(epoch: int, settings: Settings) -> bool:
+    """Tell whether held-out rows judge this epoch: not every one of very many.
+
+    A member is judged again before its patience has run out.
+    """
+    max_iter = settings.max_iter
+    every = max(1, min(max_iter // _N_JUDGED, settings.n_iter_no_change // 2))
     return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
 
 

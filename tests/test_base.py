@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
+from skmdn import base
 from skmdn.base import (
     Standardizer,
+    lattice_width,
     marginal_start,
+    repeated_share,
     resolve_device,
     unchanged_on_error,
     warn_about,
@@ -28,6 +32,33 @@ def test_weights_standardise_like_repetition():
     moved = weighted.transform(repeated)
     np.testing.assert_allclose(moved.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(moved.std(0), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 7, 64, 1000])
+@pytest.mark.parametrize("orient", [False, True])
+def test_columns_are_measured_some_rows_at_a_time(monkeypatch, rows_at_a_time, orient):
+    monkeypatch.setattr(base, "_ROWS_AT_A_TIME", rows_at_a_time)
+    rng = np.random.RandomState(0)
+    values = np.c_[rng.normal(5.0, 2.0, 200), -rng.gamma(2.0, size=200), np.ones(200)]
+    weights = rng.uniform(0.1, 2.0, 200)
+    scaler = Standardizer.fit(values, weights, orient=orient)
+    mean = np.average(values, axis=0, weights=weights)
+    std = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+    np.testing.assert_allclose(scaler.mean, mean, rtol=1e-13)
+    np.testing.assert_allclose(np.abs(scaler.scale), [*std[:2], 1.0], rtol=1e-12)
+    assert stats.skew(values[:, 1]) < 0.0
+    assert (scaler.scale[1] < 0.0) == orient
+
+
+def test_single_precision_is_measured_in_double(monkeypatch):
+    monkeypatch.setattr(base, "_ROWS_AT_A_TIME", 64)
+    values = np.random.RandomState(0).normal(1e4, 1.0, size=(1000, 2))
+    values = values.astype(np.float32)
+    scaler = Standardizer.fit(values, np.ones(1000))
+    double = values.astype(np.float64)
+    np.testing.assert_allclose(scaler.mean, double.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(scaler.scale, double.std(0), rtol=1e-9)
+    assert scaler.transform(values).dtype == np.float64
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, 1e9, -1e-9])
@@ -124,3 +155,51 @@ def test_warnings_say_what_happened():
         warn_about(History(n_recoveries=2))
     with pytest.warns(ConvergenceWarning, match="kept being"):
         warn_about(History(n_recoveries=9, gave_up=True))
+
+
+def test_a_lattice_is_told_from_its_spacing():
+    rng = np.random.RandomState(0)
+    whole = rng.randint(0, 8, 1000).astype(float)
+    assert lattice_width(whole) == 1.0
+    assert lattice_width(0.25 * whole - 3.0) == 0.25
+    assert lattice_width(whole[:, None] * 1e-6) == pytest.approx(1e-6)
+    assert lattice_width(0.1 * whole) == pytest.approx(0.1)
+    # Points of the lattice may be missing.
+    assert lattice_width(np.repeat([0.0, 1.0, 4.0, 9.0], 100)) == 1.0
+    assert lattice_width(np.repeat([0.0, 2.0], 100)) == 2.0
+
+
+def test_what_is_no_lattice():
+    rng = np.random.RandomState(0)
+    assert lattice_width(rng.normal(size=1000)) == 0.0
+    assert lattice_width(np.full(1000, 3.0)) == 0.0
+    # Rounded, but to as good as continuous numbers.
+    assert lattice_width(np.round(rng.normal(size=1000), 2)) == 0.0
+    assert lattice_width(np.arange(10.0)) == 0.0
+    # Few values, at no common spacing.
+    assert lattice_width(np.repeat([0.0, 1.0, 2.5], 100)) == 0.0
+    assert lattice_width(np.repeat([0.0, 1.0, np.pi], 100)) == 0.0
+
+
+def test_the_share_of_repeated_rows_counts_all_but_the_first():
+    rng = np.random.RandomState(0)
+    values = rng.normal(size=(100, 4))
+    assert repeated_share(values) == 0.0
+    assert repeated_share(np.r_[values, values]) == 0.5
+    assert repeated_share(np.r_[values, values[:25]]) == pytest.approx(0.2)
+    assert repeated_share(np.zeros((10, 3))) == pytest.approx(0.9)
+    order = rng.permutation(200)
+    assert repeated_share(np.r_[values, values][order]) == 0.5
+
+
+def test_rows_that_share_entries_are_not_repeated():
+    rng = np.random.RandomState(0)
+    grid = np.stack(np.meshgrid(*[np.arange(6.0)] * 3), -1).reshape(-1, 3)
+    assert repeated_share(grid) == 0.0
+    swapped = rng.normal(size=(50, 2))
+    assert repeated_share(np.r_[swapped, swapped[:, ::-1]]) == 0.0
+    categories = rng.randint(0, 3, size=(1000, 5)).astype(float)
+    expected = 1.0 - len(np.unique(categories, axis=0)) / 1000
+    assert repeated_share(categories) == pytest.approx(expected)
+    single = rng.normal(size=(100, 3)).astype(np.float32)
+    assert repeated_share(np.r_[single, single[:50]]) == pytest.approx(1 / 3)

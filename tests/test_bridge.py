@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from skmdn.bridge import cpu_copy, generator_from, to_numpy, to_tensor
+from skmdn import bridge
+from skmdn.bridge import (
+    StreamedRows,
+    cpu_copy,
+    generator_from,
+    mapped_tensor,
+    to_numpy,
+    to_tensor,
+)
 
 
 def read_only(array):
@@ -90,3 +98,55 @@ def test_cpu_copy_returns_a_module_on_the_cpu_itself():
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.PReLU())
     assert cpu_copy(module) is module
     assert cpu_copy(torch.nn.Identity()) is not None
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 4, 10, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mapped_tensor_is_the_function_of_the_whole(
+    monkeypatch, rows_at_a_time, dtype
+):
+    monkeypatch.setattr(bridge, "_ROWS_AT_A_TIME", rows_at_a_time)
+    values = np.random.RandomState(0).normal(size=(10, 3))
+    before, sizes = values.copy(), []
+
+    def function(part):
+        sizes.append(len(part))
+        return 2.0 * part + 1.0
+
+    result = mapped_tensor(values, function, dtype=dtype)
+    assert result.dtype == dtype
+    assert torch.equal(result, to_tensor(2.0 * values + 1.0, dtype=dtype))
+    assert max(sizes) <= rows_at_a_time
+    assert sum(sizes) == 10
+    np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARRAYS) - {"integers"}))
+def test_mapped_tensors_of_any_array(name):
+    result = mapped_tensor(ARRAYS[name], lambda part: part)
+    np.testing.assert_array_equal(result.numpy(), ARRAYS[name].astype(float))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_streamed_rows_are_those_of_a_tensor(tmp_path, dtype):
+    values = np.random.RandomState(0).normal(size=(20, 3))
+    disk = np.memmap(tmp_path / "rows", dtype="f8", mode="w+", shape=values.shape)
+    disk[:] = values
+    taken = []
+
+    def function(part):
+        taken.append(len(part))
+        return part - 1.0
+
+    streamed = StreamedRows(disk, function, dtype=dtype)
+    whole = mapped_tensor(values, lambda part: part - 1.0, dtype=dtype)
+    assert len(streamed) == 20
+    assert taken == []
+    for rows in (
+        torch.tensor([3, 3, 0]),
+        torch.tensor([[0, 19], [5, 7]]),
+        torch.arange(20),
+    ):
+        assert torch.equal(streamed[rows], whole[rows])
+        assert streamed[rows].dtype == dtype
+    assert streamed.device == torch.device("cpu")

@@ -22,7 +22,7 @@ class ColumnTarget(MixtureDensityRegressor):
 def instances():
     """Return the estimators to check: defaults, but for fewer iterations."""
     return [
-        kind(covariance_type=covariance_type, max_iter=20, random_state=0)
+        kind(covariance_type=covariance_type, max_iter=4, random_state=0)
         for kind in (MixtureDensityRegressor, ColumnTarget)
         for covariance_type in COVARIANCE_TYPES
     ]

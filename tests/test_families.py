@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 from torch.distributions import Independent
 from torch.distributions import MultivariateNormal as TorchMultivariateNormal
 from torch.distributions import Normal as TorchNormal
@@ -251,3 +251,25 @@ def test_families_are_values():
 def test_make_family_refuses_an_unknown_covariance_type():
     with pytest.raises(ValueError, match="covariance_type='diagonal'"):
         make_family("normal", "diagonal")
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_widened_components_are_scipys(covariance_type, factor):
+    block = random_block(covariance_type, (2,), n_outputs=2)
+    params = block.family.widen(block.params, tensor(factor).reshape(1, 1))
+    means, covariances = dense_components(block)
+    wide_means, wide_covariances = dense_components(block.replace(params))
+    np.testing.assert_array_equal(wide_means, means)
+    np.testing.assert_allclose(wide_covariances, factor**2 * covariances, rtol=1e-10)
+    y = randn(2, seed=8)
+    found = block.family.log_prob(params, y)
+    for row, component in np.ndindex(2, 3):
+        expected = multivariate_normal(
+            means[row, component], factor**2 * covariances[row, component]
+        ).logpdf(y.numpy())
+        assert float(found[row, component]) == pytest.approx(expected, rel=1e-10)
+    torch.testing.assert_close(
+        block.family.std(params).expand(2, 3, 2),
+        factor * block.family.std(block.params).expand(2, 3, 2),
+    )

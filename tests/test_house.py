@@ -14,6 +14,8 @@ import skmdn
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "skmdn").glob("*.py"))
 TORCH_ONLY = {
+    "blocks",
+    "closed_form",
     "crps",
     "draws",
     "embeddings",
@@ -24,6 +26,8 @@ TORCH_ONLY = {
     "numerics",
     "objectives",
     "quantiles",
+    "stacking",
+    "steps",
     "training",
 }
 

@@ -836,3 +836,47 @@ def test_entropy_works_in_single_precision():
     single = mixture.map(lambda value: value.float())
     result = single.entropy(*[part.float() for part in RULE])
     np.testing.assert_allclose(result, mixture.entropy(*RULE), rtol=1e-4)
+
+
+@given(mixtures(), st.floats(-1.0, 1.0), st.integers(0, 999))
+@algebra
+def test_widening_keeps_means_and_multiplies_deviations(mixture, log_factor, seed):
+    log_factors = log_factor + 0.2 * randn(*mixture.batch_shape, seed=seed)
+    wide = mixture.widen(log_factors.exp())
+    weights, means, covariances = dense(mixture)
+    wide_weights, wide_means, wide_covariances = dense(wide)
+    np.testing.assert_array_equal(wide_weights, weights)
+    np.testing.assert_array_equal(wide_means, means)
+    square = np.exp(2.0 * log_factors.numpy())[..., None, None, None]
+    np.testing.assert_allclose(wide_covariances, square * covariances, rtol=1e-9)
+
+
+@every_layout
+def test_a_widened_mixture_is_scipys_with_larger_covariances(layout):
+    mixture = random_mixture(layout)
+    y = randn(2, seed=5)
+    for factor in (0.5, 1.0, 3.0):
+        weights, means, covariances = dense(mixture)
+        expected = reference_log_prob(weights, means, factor**2 * covariances, y)
+        found = mixture.widen(tensor(factor)).log_prob(y)
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@every_type
+def test_a_floor_bounds_narrowing_but_does_not_widen(covariance_type):
+    mixture = random_mixture(covariance_type, (4,), n_outputs=3)
+    scales = mixture.blocks[0].family.scales(mixture.blocks[0].params)
+    floor = float(scales.median())
+    narrow = mixture.widen(tensor(1e-3), min_scale=floor)
+    family, params = narrow.blocks[0].family, narrow.blocks[0].params
+    smallest, now = scales.amin(-1), family.scales(params).amin(-1)
+    # Components above the floor come down to it; those below it stay.
+    expected = torch.where(smallest > floor, torch.full_like(smallest, floor), smallest)
+    torch.testing.assert_close(now, expected)
+    # All scales of a component shrink by one factor.
+    ratio = family.scales(params) / scales
+    torch.testing.assert_close(ratio, ratio[..., :1].expand_as(ratio))
+    torch.testing.assert_close(
+        mixture.widen(tensor(2.0), min_scale=floor).component_stds(),
+        2.0 * mixture.component_stds(),
+    )

@@ -1,11 +1,20 @@
 """Batched members against plain networks, one by one."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from skmdn.families import MultivariateNormal, Normal
-from skmdn.networks import ACTIVATIONS, MLP, MemberLinear, MixtureHead, MixtureNetwork
+from skmdn.networks import (
+    ACTIVATIONS,
+    MLP,
+    MemberLinear,
+    MixtureEnsemble,
+    MixtureHead,
+    MixtureNetwork,
+)
 
 
 def generator(seed=0):
@@ -126,3 +135,81 @@ def test_temperature_divides_the_logits():
     torch.testing.assert_close(
         cold(x).weights, torch.softmax(4.0 * warm(x).log_weights, -1)
     )
+
+
+# The spread, and ensembles.
+
+
+@pytest.mark.parametrize("family", [Normal("diag"), MultivariateNormal("full")])
+def test_the_spread_widens_predictions_and_not_training(family):
+    model, x = network(parts=((family, 4),)), rows(3, 6, 5)
+    plain = model(x)
+    spread = torch.tensor([[-0.5], [0.0], [0.7]], dtype=torch.float64)
+    model.head.log_spread.copy_(spread)
+    torch.testing.assert_close(model(x).component_stds(), plain.component_stds())
+    model.eval()
+    wide = model(x)
+    factor = spread.exp().reshape(3, 1, 1, 1)
+    torch.testing.assert_close(wide.component_stds(), factor * plain.component_stds())
+    torch.testing.assert_close(wide.component_means(), plain.component_means())
+    torch.testing.assert_close(wide.log_weights, plain.log_weights)
+
+
+def test_a_negative_spread_stops_at_the_smallest_scale():
+    model = network()
+    model.head.log_spread.fill_(-50.0)
+    torch.testing.assert_close(
+        model.eval()(rows(3, 6, 5)).component_stds().amin(-1),
+        torch.full((3, 6, 4), 0.01, dtype=torch.float64),
+    )
+
+
+def test_the_head_stores_its_weights_by_output():
+    layer = MemberLinear(2, 5, 3, out_first=True, generator=generator())
+    assert layer.weight.shape == (2, 3, 5)
+    layer.bias.data.normal_(generator=generator(2))
+    x = rows(2, 10, 5)
+    expected = [x[m] @ layer.weight[m].T + layer.bias[m] for m in range(2)]
+    torch.testing.assert_close(layer(x), torch.stack(expected))
+    assert network().head.linear.weight.shape == (3, 4 + 8 + 8, 6)
+
+
+def ensemble(sizes=(3, 2)):
+    return MixtureEnsemble([network(n, hidden=(5 + n,)) for n in sizes]).eval()
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3,), (3, 2), (1, 2, 3)])
+def test_an_ensemble_is_the_weighted_sum_of_its_networks_densities(sizes):
+    model, x, y = ensemble(sizes), rows(7, 5), rows(7, 2, seed=4)
+    assert model.n_members() == list(sizes)
+    densities = [net(x).log_prob(y).exp() for net in model.networks]
+    equal = torch.cat(densities).mean(0)
+    torch.testing.assert_close(model(x).log_prob(y).exp(), equal)
+    shares = torch.arange(1.0, 1.0 + len(sizes), dtype=torch.float64)
+    shares /= shares.sum()
+    model.weigh(shares, torch.zeros((), dtype=torch.float64))
+    expected = sum(w * p.mean(0) for w, p in zip(shares, densities, strict=True))
+    mixture = model(x)
+    torch.testing.assert_close(mixture.log_prob(y).exp(), expected)
+    assert mixture.batch_shape == (7,)
+    torch.testing.assert_close(
+        mixture.weights.sum(-1), torch.ones(7, dtype=torch.float64)
+    )
+
+
+def test_weighing_widens_all_members():
+    model, x = ensemble(), rows(7, 5)
+    before = [net(x).component_stds() for net in model.networks]
+    model.networks[1].head.log_spread.fill_(0.2)
+    log_factor = torch.tensor(0.3, dtype=torch.float64)
+    model.weigh(torch.tensor([0.5, 0.5], dtype=torch.float64), log_factor)
+    for net, stds, total in zip(model.networks, before, (0.3, 0.5), strict=True):
+        torch.testing.assert_close(net(x).component_stds(), math.exp(total) * stds)
+
+
+def test_an_ensembles_weights_are_saved_with_it():
+    model, twin = ensemble(), ensemble()
+    model.weigh(torch.tensor([0.9, 0.1]).double(), torch.tensor(0.1).double())
+    twin.load_state_dict(model.state_dict())
+    x, y = rows(7, 5), rows(7, 2)
+    torch.testing.assert_close(twin(x).log_prob(y), model(x).log_prob(y))

@@ -25,6 +25,7 @@ def objective(family=FAMILIES[0], *, prior=(1.0, 0.2), n_rows=12, **kwargs):
     network = MixtureNetwork(nn.Identity(), trunk, head)
     data = torch.randn(n_rows, 5, generator=source, dtype=torch.float64)
     weights = torch.rand(n_rows, generator=source, dtype=torch.float64) + 0.1
+    weights /= weights.mean()
     settings = {"log_scale": 0.7, "x_noise": 0.0, "y_noise": 0.0, **kwargs}
     return MixtureObjective(
         network,
@@ -74,14 +75,54 @@ def test_the_full_batch_loss_is_the_weighted_likelihood_and_one_prior():
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
-def test_held_out_rows_are_judged_by_likelihood_alone():
-    loss = objective()
-    rows = torch.tensor([[0, 3, 5], [1, 2, 8]])
-    log_prob = loss.network(loss.x[rows]).log_prob(loss.y[rows]).detach().numpy()
+def judged(loss, rows, log_spread):
+    """Return the members' held-out losses at a spread: no prior, no noise."""
+    factor = torch.tensor(log_spread, dtype=torch.float64).exp()
+    mixture = loss.network(loss.x[rows]).widen(factor)
+    log_prob = mixture.log_prob(loss.y[rows]).detach().numpy()
     weights = loss.weights[rows].numpy()
-    expected = 0.7 - (weights * log_prob).sum(1) / weights.sum(1)
-    actual = loss.held_out_loss(rows).detach().numpy()
-    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    likelihood = (weights * log_prob).sum(1) / weights.sum(1)
+    return 0.7 - likelihood + log_spread**2 / rows.shape[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_held_out_rows_are_judged_by_likelihood_at_the_best_of_five_spreads(family):
+    loss = objective(family)
+    rows = torch.tensor([[0, 3, 5], [1, 2, 8]])
+    steps = [0.0, 0.05, 0.2]  # those below 0 end at 0
+    losses = np.array([judged(loss, rows, step) for step in steps])
+    with torch.no_grad():
+        actual = loss.held_out_loss(rows).numpy()
+    np.testing.assert_allclose(actual, losses.min(0), rtol=1e-12)
+    chosen = np.array(steps)[losses.argmin(0)]
+    spread = loss.network.head.log_spread[:, 0].numpy()
+    np.testing.assert_allclose(spread, chosen, rtol=1e-12)
+
+
+def test_a_spread_is_found_from_judgement_to_judgement_and_stays_in_its_range():
+    loss = objective()
+    with torch.no_grad():
+        loss.network.head.linear.bias[:, :, -6:] -= 2.0
+        for _ in range(40):
+            found = loss.held_out_loss(all_rows()).numpy()
+    grid = np.linspace(0.0, 1.4, 281)
+    losses = np.array([judged(loss, all_rows(), step) for step in grid])
+    spread = loss.network.head.log_spread[:, 0].numpy()
+    assert (spread > 0.1).all()
+    np.testing.assert_allclose(spread, grid[losses.argmin(0)], atol=0.05)
+    np.testing.assert_allclose(found, losses.min(0), atol=1e-3)
+    with torch.no_grad():
+        loss.network.head.linear.bias[:, :, -6:] -= 20.0
+        for _ in range(40):
+            loss.held_out_loss(all_rows())
+    assert (loss.network.head.log_spread <= 1.4).all()
+
+
+def test_the_training_loss_does_not_see_the_spread():
+    loss = objective()
+    before = loss.training_loss(all_rows())
+    loss.network.head.log_spread.data.fill_(0.8)
+    torch.testing.assert_close(loss.training_loss(all_rows()), before)
 
 
 def test_batches_average_to_the_full_loss():
@@ -107,6 +148,8 @@ def test_noise_is_drawn_afresh_for_every_batch():
         loss = objective(**noise)
         first, second = (loss.training_loss(all_rows()) for _ in range(2))
         assert (first != second).all()
-        torch.testing.assert_close(
-            loss.held_out_loss(all_rows()), loss.held_out_loss(all_rows())
-        )
+        with torch.no_grad():
+            judged_with, judged_without = (
+                problem.held_out_loss(all_rows()) for problem in (loss, objective())
+            )
+        torch.testing.assert_close(judged_with, judged_without, rtol=0, atol=0)

@@ -5,6 +5,7 @@ import io
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import joblib
@@ -24,6 +25,7 @@ from skmdn import MixtureDensityRegressor
 from skmdn.datasets import branches_log_prob, make_branches
 from skmdn.distribution import PredictiveDistribution
 from skmdn.families import MultivariateNormal
+from skmdn.training import minimise
 
 QUERIES = ("predict", "predict_quantiles", "predict_interval", "sample")
 
@@ -68,8 +70,9 @@ def test_outputs_mirror_the_form_of_y(n_outputs):
     assert model.log_prob(X, y).shape == (n,)
     assert type(model.score(X, y)) is float
     dist = model.predict_distribution(X)
-    assert dist.weights.shape == (n, 10)
-    assert dist.means.shape == dist.stds.shape == (n, 10, *tail)
+    # Five components, two members, three views.
+    assert dist.weights.shape == (n, 30)
+    assert dist.means.shape == dist.stds.shape == (n, 30, *tail)
 
 
 def test_queries_are_those_of_the_distribution():
@@ -230,7 +233,12 @@ def test_a_bimodal_target_is_learned_to_a_twentieth_of_a_nat(early_stopping):
     X, y = make_branches(4000, random_state=0)
     X_test, y_test = make_branches(4000, random_state=1)
     model = MixtureDensityRegressor(
-        2, max_iter=80, early_stopping=early_stopping, random_state=0
+        2,
+        n_estimators=2,
+        hidden_layer_sizes=(32, 32),
+        max_iter=40,
+        early_stopping=early_stopping,
+        random_state=0,
     )
     model.fit(X, y)
     truth = branches_log_prob(X_test, y_test).mean()
@@ -246,23 +254,24 @@ def test_full_covariances_learn_correlation_that_diagonals_cannot():
     X = rng.normal(size=(1500, 1))
     noise = rng.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], size=1500)
     y = X + noise
-    params = {"n_components": 1, "max_iter": 30, "random_state": 0}
+    params = {"n_components": 1, "max_iter": 20}
     truth = stats.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]]).logpdf(noise)
     for kind in ("full", "tied"):
-        model = MixtureDensityRegressor(covariance_type=kind, **params)
-        model.fit(X[:1000], y[:1000])
+        model = quick(covariance_type=kind, **params).fit(X[:1000], y[:1000])
         score = model.score(X[1000:], y[1000:])
         assert score == pytest.approx(truth[1000:].mean(), abs=0.1)
         cov = model.predict_distribution(X[1000:]).cov().mean(0)
         np.testing.assert_allclose(cov, [[1, 0.9], [0.9, 1]], atol=0.15)
-    diag = MixtureDensityRegressor(covariance_type="diag", **params)
+    diag = quick(covariance_type="diag", **params)
     assert diag.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) < score - 0.3
 
 
 def test_y_noise_is_a_floor_on_the_spread():
     X, y = table(300)
-    smooth = quick(y_noise=0.5, max_iter=60).fit(X, y)
-    sharp = quick(max_iter=60).fit(X, y)
+    # Held-out rows, which have no noise, would narrow the ensemble again.
+    steady = {"max_iter": 60, "early_stopping": False}
+    smooth = quick(y_noise=0.5, **steady).fit(X, y)
+    sharp = quick(**steady).fit(X, y)
     spread = np.median(smooth.predict(X, return_std=True)[1])
     assert spread > 0.5 * y.std() > np.median(sharp.predict(X, return_std=True)[1])
 
@@ -305,16 +314,140 @@ def test_the_same_seed_gives_the_same_fit_and_another_does_not():
     ).any()
 
 
+@pytest.mark.parametrize("embedding", ["none", "ple", "ple+cos", "auto"])
+def test_every_embedding_follows_the_seed(embedding):
+    X, y = table()
+    model = quick(embedding=embedding, max_iter=5)
+    same(clone(model).fit(X, y), clone(model).fit(X, y), X)
+    other = clone(model).set_params(random_state=1).fit(X, y)
+    assert (other.predict(X) != model.fit(X, y).predict(X)).any()
+
+
+# Rows of any kind.
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_on_disk_are_fitted_like_rows_in_memory(tmp_path, dtype, covariance_type):
+    X, y = table(200)
+    X = X.astype(dtype)
+    disk = np.memmap(tmp_path / "X", dtype=dtype, mode="w+", shape=X.shape)
+    disk[:] = X
+    disk.flush()
+    read = np.memmap(tmp_path / "X", dtype=dtype, mode="r", shape=X.shape)
+    model = quick(covariance_type=covariance_type, max_iter=4)
+    expected, found = clone(model).fit(X, y), clone(model).fit(read, y)
+    same(expected, found, X)
+    assert found.loss_curve_ == expected.loss_curve_
+    weights = np.arange(200) % 3
+    same(
+        clone(model).fit(X, y, sample_weight=weights),
+        clone(model).fit(read, y, sample_weight=weights),
+        X,
+    )
+
+
+def test_features_in_single_precision_are_fitted_as_they_are():
+    X, y = table()
+    single = X.astype(np.float32)
+    model = quick().fit(single, y.astype(np.float32))
+    same(model, quick().fit(single.astype(np.float64), y.astype(np.float32)), single)
+    assert model.predict(single).dtype == np.float64
+    assert np.isfinite(model.score(single, y))
+
+
+@pytest.mark.parametrize("step", [1.0, 0.25, 1000.0])
+def test_a_target_on_a_lattice_is_fitted(step):
+    X, y = table(600)
+    y = step * np.round(2.0 * y)
+    model = quick(max_iter=40).fit(X, y)
+    X_test, y_test = table(300, seed=1)
+    y_test = step * np.round(2.0 * y_test)
+    dist = model.predict_distribution(X_test)
+    assert np.isfinite(dist.stds).all()
+    assert np.isfinite(model.score(X_test, y_test))
+    # The cells hold what they should: better than the marginal frequencies.
+    cells = dist.cdf(y_test + step / 2) - dist.cdf(y_test - step / 2)
+    values, counts = np.unique(y, return_counts=True)
+    marginal = dict(zip(values, counts / len(y), strict=True))
+    reference = np.log([marginal.get(value, 1e-3) for value in y_test]).mean()
+    assert np.log(cells).mean() > reference + 0.3
+
+
+@pytest.mark.parametrize("y_of", [np.sign, lambda y: np.round(y).clip(0, 2)])
+def test_a_target_with_two_or_three_values_is_fitted(y_of):
+    X, y = table(300)
+    model = quick(max_iter=30).fit(X, y_of(y))
+    assert np.isfinite(model.predict(X)).all()
+    assert np.isfinite(model.score(X, y_of(y)))
+    assert np.isfinite(model.validation_loss_curve_).all()
+
+
 def test_history_with_and_without_early_stopping():
     X, y = table()
     model = quick(early_stopping=True, max_iter=300, n_iter_no_change=3).fit(X, y)
     assert model.n_iter_ == len(model.loss_curve_) < 300
     assert len(model.validation_loss_curve_) == model.n_iter_
-    assert model.best_validation_loss_ <= min(model.validation_loss_curve_) + 1e-12
+    # In single precision.
+    assert model.best_validation_loss_ <= min(model.validation_loss_curve_) + 1e-6
     model = quick(early_stopping=False).fit(X, y)
     assert model.n_iter_ == len(model.loss_curve_) == 15
     assert model.validation_loss_curve_ is None
     assert model.best_validation_loss_ is None
+
+
+def test_curves_are_as_long_as_the_longest_view():
+    X, y = table()
+    model = quick(max_iter=400, n_iter_no_change=4).fit(X, y)
+    assert model.n_iter_ == len(model.loss_curve_) < 400
+    assert len(model.validation_loss_curve_) == model.n_iter_
+    assert np.isfinite(model.loss_curve_ + model.validation_loss_curve_).all()
+
+
+def settings_of(monkeypatch, X, y, **kwargs):
+    """Return the settings that a fit would train each view with; train one pass."""
+    seen = []
+
+    def recording(named, training_loss, held_out_loss, rows, settings, *args, **more):
+        seen.append(settings)
+        short = replace(settings, max_iter=1)
+        return minimise(named, training_loss, held_out_loss, rows, short, *args, **more)
+
+    monkeypatch.setattr("skmdn.conditional.minimise", recording)
+    small = {"n_estimators": 1, "hidden_layer_sizes": (2,), "max_iter": "auto"}
+    quick(**{**small, **kwargs}).fit(X, y)
+    assert len(set(seen)) == 1
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size", "passes"),
+    [
+        (30, 30, 200),  # nothing is held out
+        (100, 64, 768),  # 1 200 steps
+        (1500, 64, 60),
+        (3000, 128, 60),
+        (40_000, 256, 39),  # 6 000 steps
+    ],
+)
+def test_the_number_of_passes_follows_the_number_of_rows(
+    monkeypatch, n_samples, batch_size, passes
+):
+    X, y = table(n_samples)
+    settings = settings_of(monkeypatch, X, y)
+    assert settings.batch_size == batch_size
+    assert settings.max_iter == passes
+
+
+def test_rows_that_repeat_get_twice_the_passes(monkeypatch):
+    X, y = table(200)
+    assert settings_of(monkeypatch, X, y).max_iter == 384
+    some = np.r_[X[:150], X[:50]]
+    assert settings_of(monkeypatch, some, y).max_iter == 768
+    few = np.r_[X[:190], X[:10]]
+    assert settings_of(monkeypatch, few, y).max_iter == 384
+    assert settings_of(monkeypatch, some, y, early_stopping=False).max_iter == 200
+    assert settings_of(monkeypatch, some, y, max_iter=7).max_iter == 7
 
 
 @pytest.mark.parametrize(("n_samples", "stops"), [(49, False), (50, True)])
@@ -338,12 +471,40 @@ def test_more_members_score_better():
     X, y = table(100)
     X_test, y_test = table(1000, seed=1)
     one, ten = (
-        MixtureDensityRegressor(n_estimators=m, max_iter=60, random_state=0)
+        quick(n_estimators=m, max_iter=60, embedding="none")
         .fit(X, y)
         .score(X_test, y_test)
         for m in (1, 10)
     )
     assert ten > one
+
+
+def test_warm_start_goes_on_with_all_views():
+    X, y = table()
+    model = quick(warm_start=True).fit(X, y)
+    first, weights = model.validation_loss_curve_, model.module_.log_weights.clone()
+    model.set_params(max_iter=10).fit(X, y)
+    assert model.validation_loss_curve_[0] < first[0] - 0.3
+    assert model.n_iter_ == len(model.loss_curve_) == 10
+    assert len(model.module_.networks) == 3
+    assert float(model.module_.log_weights.exp().sum()) == pytest.approx(1.0)
+    assert (model.module_.log_weights != weights).any()
+
+
+def test_partial_fit_trains_all_views():
+    X, y = table()
+    model = quick()
+    for n_calls in (1, 2, 3):
+        model.partial_fit(X, y)
+        assert model.n_iter_ == len(model.loss_curve_) == n_calls
+    assert len(model.module_.networks) == len(model._optimizer_states) == 3
+    # Nothing was held out that could tell the views apart.
+    np.testing.assert_allclose(model.module_.log_weights.exp(), 1.0 / 6.0)
+    fitted = quick().fit(X, y)
+    weights = fitted.module_.log_weights.clone()
+    assert (weights != weights[0]).any()
+    fitted.partial_fit(X, y)
+    np.testing.assert_array_equal(fitted.module_.log_weights, weights)
 
 
 def test_warm_start_goes_on_where_the_last_fit_ended():
@@ -382,7 +543,8 @@ def test_partial_fit_learns_from_batches():
             assert model.partial_fit(X[rows], y[rows]) is model
         scores.append(model.score(X_test, y_test))
     assert model.n_iter_ == len(model.loss_curve_) == 24
-    assert scores[-1] > scores[0] + 0.5
+    marginal = stats.norm.logpdf(y_test, y.mean(), y.std()).mean()
+    assert scores[-1] > scores[0] > marginal
     assert scores[-1] > branches_log_prob(X_test, y_test).mean() - 0.5
 
 
@@ -404,9 +566,15 @@ def test_verbose_prints_and_silence_is_the_default(capsys):
     assert capsys.readouterr() == ("", "")
     quick(verbose=2).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
+    # Fifteen passes for each of three views.
+    assert len(lines) == 45
+    for number, line in enumerate(lines, 1):
+        assert f"epoch {number}/45 " in line
+        assert "held-out" in line
+    quick(verbose=1, early_stopping=False).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 15
-    assert "epoch 15/15" in lines[-1]
-    assert "held-out" in lines[-1]
+    assert "held-out" not in lines[-1]
 
 
 def test_a_callback_sees_every_pass_and_can_stop():
@@ -436,6 +604,13 @@ def test_a_callback_sees_every_pass_and_can_stop():
     assert callback.max_subtasks == 15
     assert model.n_iter_ == len(callback.scores) == 3
     assert callback.scores[-1] == pytest.approx(model.score(X, y))
+    assert callback.finished
+    # With several views, trained in single precision, too; the stop is for all.
+    callback = StopAfterThree()
+    model = quick().set_callbacks(callback).fit(X, y)
+    assert callback.max_subtasks == 45
+    assert model.n_iter_ == len(callback.scores) == 3
+    assert np.isfinite(callback.scores).all()
     assert callback.finished
 
 

@@ -1,12 +1,12 @@
 """The optimisation loop on losses whose minimum is known."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from skmdn import training
-from skmdn.training import Settings, minimise, split_rows
+from skmdn.training import History, Settings, minimise, split_rows
 
 
 def quadratic(n_members=3, seed=0):
@@ -185,43 +185,6 @@ def test_the_callback_sees_every_epoch_and_stops():
     assert [value for _, _, value in seen] == history.held_out
 
 
-def test_the_rate_warms_up_and_decays_along_a_cosine():
-    center, _, _ = quadratic()
-    settings = Settings(max_iter=100, batch_size=40, learning_rate=2.0, warm_up=0.1)
-    flat = training._FlatParameters([("center", center)])
-    optimizer = training._Optimizer(flat, settings, 100, None)
-    rates = []
-    for _ in range(100):
-        rates.append(optimizer.rate())
-        optimizer.n_done += 1
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == pytest.approx(2.0)
-    assert rates[54] == pytest.approx(1.0, rel=1e-2)
-    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
-
-
-def test_weight_decay_shrinks_weights_only():
-    weight = torch.nn.Parameter(torch.ones(1, 2, dtype=torch.float64))
-    bias = torch.nn.Parameter(torch.ones(1, 2, dtype=torch.float64))
-    minimise(
-        [("layer.weight", weight), ("layer.bias", bias)],
-        lambda rows: 0.0 * (weight + bias).sum(1),
-        lambda rows: torch.zeros(1),
-        10,
-        Settings(
-            max_iter=5,
-            batch_size=10,
-            learning_rate=0.1,
-            weight_decay=0.5,
-            warm_up=0.0,
-            decay=False,
-        ),
-        torch.Generator().manual_seed(0),
-    )
-    torch.testing.assert_close(weight.data, torch.full_like(weight, 0.95**5))
-    torch.testing.assert_close(bias.data, torch.ones_like(bias))
-
-
 def test_a_large_gradient_is_shortened_member_by_member():
     center, loss, _ = quadratic(2)
     scale = torch.tensor([1.0, 1e6], dtype=torch.float64)
@@ -239,32 +202,186 @@ def test_the_optimizer_goes_on_from_its_state():
     torch.testing.assert_close(apart.data, together.data, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    "step", [training.plain_adam_step, training.fused_adam_step, training.adam_step]
-)
-def test_adam_agrees_with_torch(step):
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-    gradients = torch.randn(20, 3, 5, generator=generator, dtype=torch.float64)
-    reference = torch.nn.Parameter(start.clone())
-    optimizer = torch.optim.Adam([reference], lr=0.01, betas=(0.9, 0.99))
-    values = start.clone()
-    state = {
-        "mean": torch.zeros_like(values),
-        "square": torch.zeros_like(values),
-        "count": torch.zeros(()),
-    }
-    for gradient in gradients:
-        reference.grad = gradient
-        optimizer.step()
-        state["count"] += 1
-        step(values, gradient, state, 0.01)
-    torch.testing.assert_close(values, reference.data, rtol=0, atol=1e-14)
-
-
 def test_parameters_own_their_memory_after_training():
     center, loss, _ = quadratic()
     run(center, loss, max_iter=2)
     assert center.is_leaf
     assert center.is_contiguous()
     assert center.untyped_storage().nbytes() == center.numel() * 8
+
+
+# What the loop judges, and when.
+
+
+def judged_epochs(max_iter, n_rows=40, batch_size=40):
+    """Return how often held-out rows were judged in each epoch."""
+    center, loss, _ = quadratic(1)
+    counts, judged = [], []
+
+    def judging(rows):
+        judged.append(1)
+        return loss(rows)
+
+    run(
+        center,
+        loss,
+        n_rows=n_rows,
+        batch_size=batch_size,
+        held_out_loss=judging,
+        hold_out=0.1,
+        max_iter=max_iter,
+        n_iter_no_change=max_iter,
+        on_epoch=lambda *_: counts.append(len(judged)),
+    )
+    counts = [1, *counts]  # the state before training
+    return [after - before for before, after in itertools.pairwise(counts)]
+
+
+def test_every_epoch_is_judged_once_when_there_are_sixty():
+    assert judged_epochs(60) == [1] * 60
+
+
+def test_few_epochs_are_judged_several_times_each():
+    # 36 rows in 12 steps: six judgements in each of ten epochs, never more than steps.
+    assert judged_epochs(10, batch_size=3) == [6] * 10
+    assert judged_epochs(2, batch_size=3) == [12] * 2
+
+
+def test_of_many_epochs_some_are_judged_and_the_first_and_the_last_always():
+    judged = judged_epochs(305)
+    assert judged[:20] == [1] * 20
+    assert judged[-1] == 1
+    assert 60 <= sum(judged) <= 90
+    assert max(judged) == 1
+
+
+def test_patience_shorter_than_the_time_between_judgements_is_no_reason_to_stop():
+    position = torch.nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
+    history = run(
+        position,
+        lambda rows: -position.sum(1),
+        held_out_loss=lambda rows: -position.sum(1),
+        hold_out=0.1,
+        max_iter=400,
+        n_iter_no_change=4,
+        decay=False,
+    )
+    assert len(history.loss) == 400
+
+
+def test_batches_are_equal_and_cover_all_rows_but_a_few():
+    center, loss, _ = quadratic(1)
+    batches = []
+
+    def recording(rows):
+        batches.append(rows[0].tolist())
+        return loss(rows)
+
+    run(center, recording, batch_size=11, max_iter=1)
+    assert [len(batch) for batch in batches] == [10, 10, 10, 10]
+    assert len({row for batch in batches for row in batch}) == 40
+    batches.clear()
+    run(center, recording, batch_size=13, max_iter=1)
+    assert [len(batch) for batch in batches] == [13, 13, 13]
+    assert len({row for batch in batches for row in batch}) == 39
+
+
+def test_a_split_is_a_partition_and_none_are_held_out_of_none():
+    generator = torch.Generator().manual_seed(0)
+    rows, held_out = split_rows(3, 50, 0.2, generator)
+    assert rows.shape == (3, 40)
+    assert held_out.shape == (3, 10)
+    both = torch.cat([rows, held_out], 1).sort(1).values
+    assert (both == torch.arange(50)).all()
+    assert (held_out[0].sort().values != held_out[1].sort().values).any()
+    rows, held_out = split_rows(2, 5, 0.0, generator)
+    assert rows.tolist() == [list(range(5))] * 2
+    assert held_out.shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "share", "expected"),
+    [(2, 0.999, 1), (3, 0.001, 1), (10, 0.25, 2), (200_000, 0.5, 10_000)],
+)
+def test_a_split_leaves_rows_on_either_side(n_rows, share, expected):
+    generator = torch.Generator().manual_seed(0)
+    rows, held_out = split_rows(1, n_rows, share, generator)
+    assert held_out.shape[1] == expected
+    assert rows.shape[1] == n_rows - expected
+
+
+def test_histories_of_loops_are_averaged():
+    one = History([4.0, 2.0, 1.0], [3.0, 2.0, 1.0], torch.tensor([1.0]), 2)
+    two = History([2.0], [1.0], torch.tensor([0.5]), 1, True)
+    both = History.joined([one, two])
+    assert both.loss == [3.0, 2.0, 1.5]
+    assert both.held_out == [2.0, 1.5, 1.0]
+    assert both.best.tolist() == [1.0, 0.5]
+    assert both.n_recoveries == 3
+    assert both.gave_up
+    alone = History.joined([History([1.0, 2.0])])
+    assert alone.loss == [1.0, 2.0]
+    assert alone.held_out == []
+    assert alone.best is None
+    assert not alone.gave_up
+
+
+def by_hand_for(center, data):
+    """Return the gradient of :func:`quadratic` in closed form."""
+
+    def make(gradients):
+        def fill(rows, with_loss):
+            difference = center.detach().unsqueeze(1) - data[rows]
+            gradients["center"].copy_(2.0 * difference.mean(1))
+            return difference.square().sum(-1).mean(1) if with_loss else None
+
+        return fill
+
+    return make
+
+
+def test_a_gradient_by_hand_leads_where_autograd_does():
+    expected, loss, data = quadratic()
+    reference = run(expected, loss, batch_size=8, max_iter=20)
+    center, loss, data = quadratic()
+    calls = []
+
+    def counting(rows):
+        calls.append(1)
+        return loss(rows)
+
+    history = run(
+        center,
+        counting,
+        batch_size=8,
+        max_iter=20,
+        by_hand=by_hand_for(center, data),
+    )
+    assert len(calls) == 1
+    torch.testing.assert_close(center.data, expected.data, rtol=0, atol=1e-12)
+    assert history.loss == pytest.approx(reference.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", ["gradient", "loss", "none"])
+def test_a_gradient_by_hand_that_disagrees_is_dropped(wrong):
+    expected, loss, data = quadratic()
+    reference = run(expected, loss, batch_size=8, max_iter=20)
+    center, loss, data = quadratic()
+    right = by_hand_for(center, data)
+
+    def make(gradients):
+        fill = right(gradients)
+
+        def spoiled(rows, with_loss):
+            losses = fill(rows, with_loss)
+            if wrong == "gradient":
+                gradients["center"][1] *= 1.001
+            if wrong == "loss":
+                return losses + 1e-6
+            return None if wrong == "none" else losses
+
+        return spoiled
+
+    history = run(center, loss, batch_size=8, max_iter=20, by_hand=make)
+    assert torch.equal(center.data, expected.data)
+    assert history.loss == reference.loss

@@ -1,0 +1,243 @@
+"""Weights and width of an ensemble against general optimisers and scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize, special, stats
+
+from skmdn import stacking
+from skmdn.mixture import Mixture
+from skmdn.stacking import cell_log_prob, stack, stacking_weights
+from tests.helpers import normal_mixture, randn, random_mixture, tensor
+
+
+def log_densities(n_views=3, n_rows=40, seed=0):
+    """Return log densities of views, the later the worse, and row weights."""
+    worse = torch.linspace(0.0, 1.0, n_views, dtype=torch.float64).unsqueeze(1)
+    weights = randn(n_rows, seed=seed + 1).abs() + 0.1
+    return randn(n_views, n_rows, seed=seed) - worse, weights
+
+
+def best_weights(log_prob, weights, n_pseudo=1.0):
+    """Maximise the same function by scipy, over the logits of the weights."""
+    log_prob, weights = log_prob.numpy(), weights.numpy()
+
+    def loss(logits):
+        log_shares = special.log_softmax(logits)
+        pooled = special.logsumexp(log_prob + log_shares[:, None], axis=0)
+        return -(pooled @ weights + n_pseudo * log_shares.sum())
+
+    found = optimize.minimize(
+        loss, np.zeros(len(log_prob)), method="BFGS", options={"gtol": 1e-9}
+    )
+    return special.softmax(found.x)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("n_views", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_pseudo", [0.5, 1.0, 20.0])
+def test_the_weights_maximise_their_function(n_views, n_pseudo):
+    log_prob, weights = log_densities(n_views)
+    shares = stacking_weights(log_prob, weights, n_pseudo=n_pseudo)
+    assert float(shares.sum()) == pytest.approx(1.0, abs=1e-14)
+    expected = best_weights(log_prob, weights, n_pseudo)
+    np.testing.assert_allclose(shares.numpy(), expected, atol=1e-4)
+
+
+def test_the_weights_do_not_depend_on_the_order():
+    log_prob, weights = log_densities()
+    shares = stacking_weights(log_prob, weights)
+    for order in ([2, 0, 1], [1, 0, 2]):
+        moved = stacking_weights(log_prob[order], weights)
+        torch.testing.assert_close(moved, shares[order], rtol=1e-12, atol=0)
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    moved = stacking_weights(log_prob[:, rows], weights[rows])
+    torch.testing.assert_close(moved, shares, rtol=1e-12, atol=0)
+
+
+def test_equal_views_share_equally_and_a_row_counts_by_its_weight():
+    log_prob, weights = log_densities(1)
+    equal = stacking_weights(log_prob.expand(4, 40), weights)
+    torch.testing.assert_close(equal, torch.full_like(equal, 0.25))
+    log_prob, _ = log_densities()
+    counts = torch.arange(40) % 3
+    repeated = log_prob.repeat_interleave(counts, 1)
+    ones = torch.ones(repeated.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(
+        stacking_weights(log_prob, counts.double()), stacking_weights(repeated, ones)
+    )
+
+
+def test_a_view_that_is_far_better_gets_all_but_the_granted_rows():
+    n_rows = 500
+    log_prob = torch.zeros((2, n_rows), dtype=torch.float64)
+    log_prob[1] = -2000.0
+    shares = stacking_weights(log_prob, torch.ones(n_rows, dtype=torch.float64))
+    torch.testing.assert_close(shares, tensor([501.0, 1.0]) / 502.0)
+
+
+# The common factor.
+
+
+def views_of_width(scale, n_rows=400, shift=0.0):
+    """Return two views with scales of their own, and targets of deviation 1."""
+    means = torch.stack([torch.zeros(n_rows), torch.full((n_rows,), shift)]).double()
+    views = normal_mixture(
+        torch.ones(2, n_rows, 1).tolist(),
+        means.unsqueeze(-1).tolist(),
+        torch.full((2, n_rows, 1), scale).tolist(),
+    )
+    return views, randn(n_rows, 1)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.6, 1.0, 2.0, 5.0])
+def test_the_factor_is_that_of_brute_force(scale):
+    views, y = views_of_width(scale, shift=0.5)
+    weights = randn(len(y), seed=4).abs()
+    weights /= weights.mean()
+    shares, log_factor = stack(views, y, weights)
+    # Views that say nearly the same are left before their shares are settled, so
+    # what counts is what the shares achieve.
+    log_prob = views.log_prob(y)
+    best = tensor(best_weights(log_prob, weights).tolist())
+    reached, possible = (
+        float(torch.logsumexp(log_prob + w.log().unsqueeze(1), 0) @ weights)
+        + float(w.log().sum())
+        for w in (shares, best)
+    )
+    assert possible - 1e-3 * len(y) < reached <= possible + 1e-6
+    start, stop, count = stacking._SPREADS
+    grid = np.linspace(start, stop, count)
+
+    def total(log_t):
+        parts = [
+            stats.norm.logpdf(y[:, 0].numpy(), mean, scale * np.exp(log_t))
+            for mean in (0.0, 0.5)
+        ]
+        pooled = special.logsumexp(parts, b=shares.numpy()[:, None], axis=0)
+        granted = stacking._N_PSEUDO_SPREAD * log_t**2
+        return pooled @ weights.numpy() - granted
+
+    expected = grid[np.argmax([total(log_t) for log_t in grid])]
+    assert float(log_factor) == pytest.approx(expected, abs=1e-12)
+
+
+def test_forecasts_that_are_right_stay_and_others_are_moved_towards_it():
+    for scale, sign in ((1.0, 0), (0.7, 1), (2.0, -1)):
+        views, y = views_of_width(scale, n_rows=4000)
+        log_factor = float(stack(views, y, torch.ones(4000).double())[1])
+        assert np.sign(round(log_factor, 6)) == sign
+        assert log_factor == pytest.approx(-np.log(scale), abs=0.06)
+
+
+def test_the_factor_does_not_depend_on_the_order_of_views_and_rows():
+    views, y = views_of_width(0.5, shift=1.0)
+    weights = torch.ones(len(y), dtype=torch.float64)
+    shares, log_factor = stack(views, y, weights)
+    turned = views.map(lambda value: value.flip(0))
+    again, same_factor = stack(turned, y, weights)
+    torch.testing.assert_close(again, shares.flip(0))
+    assert same_factor == log_factor
+    backwards = views.map(lambda value: value.flip(1))
+    again, same_factor = stack(backwards, y.flip(0), weights)
+    torch.testing.assert_close(again, shares)
+    assert same_factor == log_factor
+
+
+def test_scales_are_not_narrowed_below_their_floor():
+    # A third of the scale would suit the targets, but the floor is at the scale.
+    views, y = views_of_width(3.0)
+    weights = torch.ones(len(y), dtype=torch.float64)
+    assert float(stack(views, y, weights)[1]) < -0.5
+    # Every narrower factor is as good as 1, and the granted rows want 1.
+    assert float(stack(views, y, weights, min_scale=3.0)[1]) == pytest.approx(
+        0.0, abs=0.05
+    )
+
+
+@pytest.mark.parametrize("layout", ["diag", "full", "tied"])
+def test_several_outputs_and_families(layout):
+    views = random_mixture(layout, (3, 30), n_outputs=2)
+    y = randn(30, 2)
+    shares, log_factor = stack(views, y, torch.ones(30, dtype=torch.float64))
+    assert float(shares.sum()) == pytest.approx(1.0)
+    assert log_factor.ndim == 0
+    assert log_factor.isfinite()
+
+
+# Cells.
+
+
+@pytest.mark.parametrize("width", [0.01, 0.5, 3.0])
+def test_the_probability_of_a_cell_is_a_difference_of_the_cdf(width):
+    weights, means, scales = [0.3, 0.7], [-1.0, 2.0], [0.5, 1.5]
+    mixture = normal_mixture(weights, means, scales)
+    y = np.linspace(-4.0, 6.0, 41)
+    low, high = y - 0.5 * width, y + 0.5 * width
+    # In the upper half by symmetry, where the cdf is nearly 1.
+    parts = [
+        np.where(
+            y < m,
+            stats.norm.cdf(high, m, s) - stats.norm.cdf(low, m, s),
+            stats.norm.sf(low, m, s) - stats.norm.sf(high, m, s),
+        )
+        for m, s in zip(means, scales, strict=True)
+    ]
+    expected = np.log(np.array(weights) @ parts)
+    found = cell_log_prob(mixture, tensor(y.tolist()).unsqueeze(1), width)
+    assert found.shape == (41,)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("distance", [5.0, 10.0, 20.0, 35.0])
+def test_cells_in_either_tail_keep_their_digits(distance, sign):
+    mixture = normal_mixture([1.0], [0.0], [1.0])
+    width = 0.25
+    found = float(cell_log_prob(mixture, tensor([sign * distance]), width))
+    near, far = distance - 0.5 * width, distance + 0.5 * width
+    outer, inner = stats.norm.logsf(far), stats.norm.logsf(near)
+    expected = inner + np.log1p(-np.exp(outer - inner))
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cells_without_probability_are_finite(dtype):
+    mixture = normal_mixture([0.5, 0.5], [0.0, 1.0], [1e-3, 1.0])
+    mixture = mixture.map(lambda value: value.to(dtype))
+    y = torch.tensor([[-1e6], [-50.0], [0.0], [50.0], [1e6]], dtype=dtype)
+    found = cell_log_prob(mixture, y, 0.5)
+    assert found.isfinite().all()
+    assert (found <= 0.0).all()
+    assert float(found[2]) > -1.0
+
+
+def test_cells_of_a_lattice_sum_to_one():
+    mixture = random_mixture("diag", (2,), n_outputs=1)
+    lattice = torch.arange(-60.0, 61.0, dtype=torch.float64).unsqueeze(1) * 0.25
+    found = cell_log_prob(mixture.unsqueeze(), lattice, 0.25).exp().sum(1)
+    torch.testing.assert_close(found, torch.ones(2, dtype=torch.float64))
+
+
+def test_targets_on_a_lattice_are_judged_by_cells():
+    """Points would ask for components of no width at all."""
+    rng = np.random.RandomState(0)
+    latent = rng.normal(size=2000)
+    y = tensor(np.round(latent).tolist()).unsqueeze(1)
+    views = Mixture.concatenate(
+        [
+            normal_mixture(
+                np.ones((1, 2000, 1)).tolist(),
+                y.numpy()[None].tolist() if exact else np.zeros((1, 2000, 1)).tolist(),
+                np.full((1, 2000, 1), scale).tolist(),
+            )
+            for exact, scale in ((False, 1.0), (False, 2.0))
+        ]
+    )
+    weights = torch.ones(2000, dtype=torch.float64)
+    shares, log_factor = stack(views, y, weights, resolution=1.0)
+    assert shares[0] > 0.9
+    # The latent deviation is 1; the rounded one sqrt(1 + 1 / 12).
+    assert float(log_factor) == pytest.approx(0.0, abs=0.051)
