@@ -23,10 +23,9 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     .. math:: p(y \mid x) = \sum_v w_v \frac1M \sum_{m=1}^M \sum_{k=1}^K
         \pi_{vmk}(x) \, \mathcal{N}(y \mid \mu_{vmk}(x), \Sigma_{vmk}(x))
 
-    Networks map x to the parameters of Gaussian mixtures [1]_ and are trained by
-    maximum likelihood. There are M of them for each *view* v of the features: the
-    features themselves, or bins and waves beside them. The rows that they hold out
-    decide what each view weighs and how wide the mixture is. Features and targets are
+    Networks map x to Gaussian mixtures [1]_, M of them for each *view* v of the
+    features, and are trained by maximum likelihood. The rows that they hold out decide
+    what each view weighs and how wide the mixture is. Features and targets are
     standardised inside; every number you see is in your units.
 
     Parameters
@@ -40,20 +39,18 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         a covariance matrix of its own, independently with one scale, or with one
         matrix shared by all components (which still depends on x).
     hidden_layer_sizes : tuple of int or int, default=(96, 96)
-        Width of each hidden layer; ``()`` makes the parameters linear in x.
+        Width of each hidden layer; ``()`` makes the parameters linear in the view.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
     embedding : {"auto", "none", "ple", "ple+cos"}, default="auto"
         What the networks see beside the standardised features: nothing,
-        piecewise-linear bins, or bins and 8 cosines with learned frequencies. Bins
-        help where the target jumps. There are 16 for each feature and 48 from 5 000
-        rows on; of many features each gets fewer, so that all have at most about
-        1 024 bins and half as many cosines. "auto" trains all three views side by
-        side, and only the first one where fit holds out no rows.
+        piecewise-linear bins (16 per feature, 48 from 5 000 rows on), or these and 8
+        cosines per feature with learned frequencies; fewer for many features, of which
+        all have at most about 1 024 bins and 512 cosines. "auto" trains all three
+        views, but only the first where no rows are held out.
     n_estimators : int, default=4
-        Number of networks M of each view: 12 in all with three views. Each starts
-        differently, holds out other rows than the rest of its view and shuffles by
-        itself.
+        Number of networks M of each view. Those of a view start differently, hold out
+        different rows and shuffle by themselves.
     temperature : float, default=1.0
         Divides the logits of the mixture weights.
     min_scale : float or "auto", default="auto"
@@ -74,10 +71,9 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         20 000 and 256 from there on, and never more than there are.
     max_iter : int or "auto", default="auto"
         Number of passes over the training rows, before the finish (see Notes).
-        "auto" makes 40, but at least 1 200 and at most 6 000 steps, counted as if no
-        rows were held out. Where more than a tenth of the rows of X occur again it
-        makes twice as many, within the same maximum; and where no rows are held out
-        it makes 200 passes.
+        "auto" makes 40, within 1 200 to 6 000 steps, counted as if no rows were held
+        out; twice as many, up to the same maximum, where more than a tenth of the rows
+        of X occur again; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
@@ -85,8 +81,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     validation_fraction : float, default=0.1
         Share of the rows that each network holds out, at most 10 000 rows.
     n_iter_no_change : int, default=40
-        Passes without a better held-out likelihood after which a network stops. A
-        view stops when all of its networks have.
+        Passes without a better held-out likelihood after which a network stops.
     tol : float, default=0.0
         What counts as better, in nats.
     warm_start : bool, default=False
@@ -119,8 +114,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     best_validation_loss_ : float or None
         Best held-out negative log-likelihood, averaged over the networks.
     module_ : MixtureEnsemble
-        The networks; it takes standardised features and returns standardised
-        mixtures.
+        The networks: from standardised features to standardised mixtures.
 
     See Also
     --------
@@ -129,23 +123,21 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
 
     Notes
     -----
-    Views are trained one after the other, the networks of a view side by side; the
-    j-th networks of all views hold out the same rows. These rows do more than stop the
-    training. Each time a network is judged, its scales may get a common factor of
-    at least 1. In the end the views get the weights, and all scales one factor, that
-    make the held-out rows most likely [2]_ [3]_. If a single target lies on a lattice,
-    with at most one value in fifty rows, its cells count there, not its density.
+    Views are trained one after the other; the j-th networks of all of them hold out the
+    same rows. Each time these judge a network, its scales may get a common factor of at
+    least 1. In the end the views get the weights, and all scales one factor, that make
+    the held-out rows most likely [2]_ [3]_. If a single target lies on a lattice, with
+    at most one value in fifty rows, its cells count there, not its density.
 
     Then comes the finish: a view whose networks were best, on average, after a third of
-    ``max_iter`` or later (any view, where rows occur again) makes a fifth more
+    ``max_iter`` or later (any view, where many rows occur again) makes a fifth more
     passes at a fifth of the rate, now with three quarters of the held-out rows. The
-    factor of the scales is set again on the rest. Tables that could keep fewer than 20
-    rows for that have no finish: those below 375 rows with the defaults.
+    others set the factor of the scales again. If they are too few (below 375 rows with
+    the defaults), there is no finish.
 
-    With rows held out, networks of one normal target ("diag" or "spherical") with
-    ``activation="silu"``, at least one hidden layer, a temperature of 1 and no noise
-    are trained in float32 on the CPU. All others, and all queries, are computed in
-    float64.
+    With rows held out, networks of one normal target ("diag" or "spherical") with the
+    default activation and temperature, hidden layers and no noise are trained in
+    float32 on the CPU. All others, and all queries, are computed in float64.
 
     Scales carry a weak inverse-gamma prior, counted once for all rows seen, so that
     the likelihood stays bounded; weights below 1 count as one row each there.
