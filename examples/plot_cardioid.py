@@ -17,7 +17,7 @@ from skmdn.plotting import PredictiveDensityDisplay
 
 X, y = make_cardioid(2000, random_state=0)
 model = MixtureDensityRegressor(
-    n_components=5, n_estimators=1, max_iter=150, random_state=0
+    n_components=5, n_estimators=1, embedding="none", max_iter=150, random_state=0
 ).fit(X, y)
 
 # %%
