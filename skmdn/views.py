@@ -3,7 +3,7 @@
 Some tables are smooth in their features, some jump, and one cannot tell beforehand.
 So networks with different input blocks are trained side by side on the same rows, and
 the rows they hold out decide how much each of them counts
-(:func:`skmdn.objectives.stacking_weights`).
+(:func:`skmdn.stacking.stacking_weights`).
 """
 
 from dataclasses import dataclass

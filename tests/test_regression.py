@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from skmdn import MixtureDensityRegressor
 from skmdn.datasets import branches_log_prob, make_branches
 from skmdn.distribution import PredictiveDistribution
+from skmdn.ensemble import EnsembleTraining
 from skmdn.families import MultivariateNormal
 from skmdn.training import minimise
 
@@ -413,7 +414,8 @@ def settings_of(monkeypatch, X, y, **kwargs):
         short = replace(settings, max_iter=1)
         return minimise(named, training_loss, held_out_loss, rows, short, *args, **more)
 
-    monkeypatch.setattr("skmdn.conditional.minimise", recording)
+    monkeypatch.setattr("skmdn.ensemble.minimise", recording)
+    monkeypatch.setattr(EnsembleTraining, "_finish", lambda self, histories: None)
     small = {"n_estimators": 1, "hidden_layer_sizes": (2,), "max_iter": "auto"}
     quick(**{**small, **kwargs}).fit(X, y)
     assert len(set(seen)) == 1
@@ -425,8 +427,9 @@ def settings_of(monkeypatch, X, y, **kwargs):
     [
         (30, 30, 200),  # nothing is held out
         (100, 64, 768),  # 1 200 steps
-        (1500, 64, 60),
-        (3000, 128, 60),
+        (1500, 64, 52),
+        (3000, 128, 52),
+        (10_000, 128, 40),
         (40_000, 256, 39),  # 6 000 steps
     ],
 )
