@@ -89,7 +89,8 @@ class ClosedFormGradient:
         """Return raw features and bins of all rows, unless they are too many."""
         x, block = self.objective.x, self.network.block
         n_bytes = len(x) * block.n_constant * self.objective.y.element_size()
-        if not isinstance(x, Tensor) or n_bytes > _TABLE_BYTES:
+        bins = block.n_constant > block.n_features
+        if not isinstance(x, Tensor) or (bins and n_bytes > _TABLE_BYTES):
             return None
         return block.constant(x).contiguous()
 

@@ -105,8 +105,9 @@ class FeatureEmbedding(nn.Module):
         """Return the columns without parameters: raw features and bins."""
         if not len(self.bin_left):
             return x
-        inside = (x[..., self.bin_feature] - self.bin_left) / self.bin_width
-        bins = inside.clamp(self.bin_low, self.bin_high) - 0.5
+        # In place, since the bins are far more than what they are made of.
+        bins = x[..., self.bin_feature].sub_(self.bin_left).div_(self.bin_width)
+        bins.clamp_(self.bin_low, self.bin_high).sub_(0.5)
         return torch.cat([x, bins], -1)
 
     def forward(self, x: Tensor) -> Tensor:
