@@ -97,8 +97,12 @@ class StreamedRows:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        taken = self.function(self.values[rows.cpu().numpy()])
-        return to_tensor(taken, dtype=self.dtype).to(self.device)
+        flat = rows.reshape(-1).cpu().numpy()
+        taken = torch.empty((len(flat), *self.values.shape[1:]), dtype=self.dtype)
+        for part in row_parts(taken.shape):
+            values = self.function(self.values[flat[part]])
+            taken[part] = to_tensor(values, dtype=self.dtype)
+        return taken.view(*rows.shape, *taken.shape[1:]).to(self.device)
 
 
 def gaussian_mixture(

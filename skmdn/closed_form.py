@@ -247,7 +247,7 @@ class _Group:
         if owner.table is not None:
             torch.index_select(owner.table, 0, flat, out=space.flat_x)
         else:
-            space.flat_x.copy_(owner.network.block.constant(objective.x[flat]))
+            owner.network.block.constant(objective.x[flat], out=space.flat_x)
         torch.index_select(objective.flat_y, 0, flat, out=space.y.view(-1))
         self.weighted = owner.weights is not None
         if owner.weights is not None:
