@@ -108,7 +108,7 @@ model = MixtureDensityRegressor(
     2, n_estimators=1, hidden_layer_sizes=(4,), batch_size=512, max_iter=1,
     early_stopping=False, random_state=0)
 model.fit(np.random.RandomState(0).normal(size=(60, 2)), np.arange(60.0))
-shape = (8_000, 1500)
+shape = (16_000, 1500)
 X = np.memmap(sys.argv[1], "f8", "w+", shape=shape)
 X[:] = np.arange(shape[0])[:, None] % 7
 y, weights = np.sin(np.arange(shape[0])), np.arange(shape[0]) % 5
@@ -127,4 +127,4 @@ except MemoryError:
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert result.stdout == "(8000,)\n", result.stderr
+    assert result.stdout == "(16000,)\n", result.stderr
