@@ -19,12 +19,13 @@ from sklearn.utils import check_random_state
 
 from ._sklearn import CallbackSupportMixin
 from ._version import __version__, check_namesake
-from .bridge import cpu_copy
+from .bridge import cpu_copy, row_parts
 from .training import History
 
 check_namesake()
 
 __all__ = [
+    "ChosenRows",
     "EpochReporter",
     "Standardizer",
     "TorchEstimator",
@@ -111,14 +112,19 @@ class Standardizer:
         that a column and its mirror image are standardised to the same numbers.
         """
         # Scaled by the largest value, so that no power overflows.
-        size = np.max([np.abs(part).max(axis=0) for part, _ in _parts(values)], axis=0)
-        size = np.where(size == 0.0, 1.0, size).astype(np.float64)
+        parts = list(row_parts(values.shape))
+        size = np.zeros(values.shape[1])
+        for rows in parts:
+            part = np.abs(values[rows], dtype=np.float64)
+            size = np.maximum(size, part.max(axis=0))
+        size = np.where(size == 0.0, 1.0, size)
         share = weights / weights.sum()
 
         def moment(power: int, center: ArrayLike, scale: ArrayLike) -> np.ndarray:
             total = np.zeros(len(size))
-            for part, rows in _parts(values):
-                total += share[rows] @ ((part / size - center) / scale) ** power
+            for rows in parts:
+                part = (values[rows] / size - center) / scale
+                total += share[rows] @ part**power
             return total
 
         mean = moment(1, 0.0, 1.0)
@@ -136,14 +142,31 @@ class Standardizer:
         return (values - self.mean) / self.scale
 
 
-def _parts(values: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
-    """Yield some rows at a time, so that no copy of all of them is made."""
-    for start in range(0, len(values), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        yield values[rows], rows
+class ChosenRows:
+    """Some rows of an array, taken out of it no sooner than they are asked for.
 
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_columns)
+        The array.
+    chosen : ndarray of shape (n_chosen,)
+        The rows' numbers.
+    """
 
-_ROWS_AT_A_TIME = 2**15
+    def __init__(self, values: np.ndarray, chosen: np.ndarray) -> None:
+        self.values = values
+        self.chosen = chosen
+        self.shape = (len(chosen), *values.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows, *columns = index if isinstance(index, tuple) else (index,)
+        return self.values[(self.chosen[rows], *columns)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.values.dtype, copy=False)
 
 
 def bin_edges(values: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
@@ -180,8 +203,9 @@ def repeated_share(values: np.ndarray) -> float:
     # A row is told by a number, since numbers are sorted much faster than rows.
     key = np.zeros(len(values))
     factors = np.sin(np.arange(1, values.shape[1] + 1))
-    for column, factor in zip(values.T, factors, strict=True):
-        key += factor * column
+    for rows in row_parts(values.shape):
+        for column, factor in zip(values[rows].T, factors, strict=True):
+            key[rows] += factor * column
     return 1.0 - len(np.unique(key)) / len(key)
 
 

@@ -1,7 +1,8 @@
 """The only door between numpy and torch: tensors, devices, generators, CPU state."""
 
 import copy
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "StreamedRows",
     "generator_from",
     "mapped_tensor",
+    "row_parts",
     "to_numpy",
     "to_tensor",
 ]
@@ -49,13 +51,20 @@ def mapped_tensor(
     No other copy of the whole array is made.
     """
     result = torch.empty(values.shape, dtype=dtype, device=device)
-    for start in range(0, len(values), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
+    for rows in row_parts(values.shape):
         result[rows] = to_tensor(function(values[rows]), dtype=dtype)
     return result
 
 
+def row_parts(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of rows that are few enough to be copied without a thought."""
+    n_rows = max(1, min(_ROWS_AT_A_TIME, _NUMBERS_AT_A_TIME // math.prod(shape[1:])))
+    for start in range(0, shape[0], n_rows):
+        yield slice(start, start + n_rows)
+
+
 _ROWS_AT_A_TIME = 2**15
+_NUMBERS_AT_A_TIME = 2**20
 
 
 class StreamedRows:
@@ -90,8 +99,12 @@ class StreamedRows:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        taken = self.function(self.values[rows.cpu().numpy()])
-        return to_tensor(taken, dtype=self.dtype).to(self.device)
+        flat = rows.reshape(-1).cpu().numpy()
+        taken = torch.empty((len(flat), *self.values.shape[1:]), dtype=self.dtype)
+        for part in row_parts(taken.shape):
+            values = self.function(self.values[flat[part]])
+            taken[part] = to_tensor(values, dtype=self.dtype)
+        return taken.view(*rows.shape, *taken.shape[1:]).to(self.device)
 
 
 def gaussian_mixture(

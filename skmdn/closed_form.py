@@ -89,7 +89,8 @@ class ClosedFormGradient:
         """Return raw features and bins of all rows, unless they are too many."""
         x, block = self.objective.x, self.network.block
         n_bytes = len(x) * block.n_constant * self.objective.y.element_size()
-        if not isinstance(x, Tensor) or n_bytes > _TABLE_BYTES:
+        bins = block.n_constant > block.n_features
+        if not isinstance(x, Tensor) or (bins and n_bytes > _TABLE_BYTES):
             return None
         return block.constant(x).contiguous()
 
@@ -246,7 +247,7 @@ class _Group:
         if owner.table is not None:
             torch.index_select(owner.table, 0, flat, out=space.flat_x)
         else:
-            space.flat_x.copy_(owner.network.block.constant(objective.x[flat]))
+            owner.network.block.constant(objective.x[flat], out=space.flat_x)
         torch.index_select(objective.flat_y, 0, flat, out=space.y.view(-1))
         self.weighted = owner.weights is not None
         if owner.weights is not None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._sklearn import _check_sample_weight
 from .base import (
+    ChosenRows,
     EpochReporter,
     Standardizer,
     TorchEstimator,
@@ -59,7 +61,7 @@ _SHAPING = (
     "min_scale",
 )
 
-# Rows that go through the network together at prediction.
+# Rows that a query answers together.
 _CHUNK_ROWS = 2**14
 
 # early_stopping="auto": fewer rows cannot spare any for validation.
@@ -79,7 +81,7 @@ class Rows:
     Features that are ``streamed`` stay where they are, on disk.
     """
 
-    X: np.ndarray
+    X: np.ndarray | ChosenRows
     y: np.ndarray
     weights: np.ndarray
     streamed: bool
@@ -114,7 +116,7 @@ class ConditionalMixture(TorchEstimator):
             X,
             y,
             reset=reset,
-            dtype=[np.float64, np.float32],
+            dtype=_types(X),
             multi_output=True,
             y_numeric=True,
             ensure_min_samples=2,
@@ -133,12 +135,13 @@ class ConditionalMixture(TorchEstimator):
         y = y.reshape(len(y), -1)
         counts = weights > 0.0
         if not counts.all():
-            X, y, weights = X[counts], y[counts], weights[counts]
+            X = ChosenRows(X, np.flatnonzero(counts))
+            y, weights = y[counts], weights[counts]
         return Rows(X, y, weights, streamed)
 
     def _checked_X(self, X):
         check_is_fitted(self, "module_")
-        return validate_data(self, X, reset=False, dtype=np.float64)
+        return validate_data(self, X, reset=False, dtype=_types(X))
 
     def _checked_y(self, y):
         """Return targets as ``(n_samples, n_outputs)``."""
@@ -304,14 +307,13 @@ class ConditionalMixture(TorchEstimator):
         device = next(self.module_.parameters()).device
         x_class = StreamedRows if rows.streamed else mapped_tensor
         x = x_class(rows.X, self._x_scaler.transform, dtype=dtype, device=device)
-        y = self._y_scaler.transform(rows.y)
+        y = mapped_tensor(rows.y, self._y_scaler.transform, dtype=dtype, device=device)
         # Equal weights are exactly 1 in every precision.
-        weights = rows.weights / rows.weights.mean()
-        return (
-            x,
-            to_tensor(y, dtype=dtype, device=device),
-            to_tensor(weights, dtype=dtype, device=device),
+        mean = rows.weights.mean()
+        weights = mapped_tensor(
+            rows.weights, lambda part: part / mean, dtype=dtype, device=device
         )
+        return x, y, weights
 
     def _objective(self, network, data, generator):
         return MixtureObjective(
@@ -335,13 +337,16 @@ class ConditionalMixture(TorchEstimator):
         device = next(self.module_.parameters()).device
         parts = []
         with torch.no_grad():
-            for rows in row_chunks(len(X)):
+            for rows in row_chunks(len(X), self._n_rows_together()):
                 x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
                 parts.append(self.module_(x).map(lambda t: t.cpu().double()))
         mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
         return mixture.affine(
             to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
         )
+
+    def _n_rows_together(self) -> int:
+        return min(network.n_rows_together() for network in self.module_.networks)
 
     def _query(
         self, X: ArrayLike, query: Callable[[PredictiveDistribution], np.ndarray]
@@ -360,6 +365,15 @@ def _scale_prior(n_rows: float) -> ScalePrior:
     return ScalePrior(_PRIOR_SHAPE, always + for_few_rows / n_rows)
 
 
-def row_chunks(n_rows: int) -> list[slice]:
-    """Return slices of rows that go through the network together."""
-    return [slice(a, a + _CHUNK_ROWS) for a in range(0, n_rows, _CHUNK_ROWS)]
+def row_chunks(n_rows: int, n_together: int | None = None) -> list[slice]:
+    """Return slices of rows that are answered together."""
+    n_together = n_together or _CHUNK_ROWS
+    return [slice(a, a + n_together) for a in range(0, n_rows, n_together)]
+
+
+def _types(X: ArrayLike) -> list[Any]:
+    """Return the types that are used as they are: any that lies on disk."""
+    types: list[Any] = [np.float64, np.float32]
+    if isinstance(X, np.memmap) and X.dtype.kind in "fiub":
+        types.append(X.dtype)
+    return types

@@ -101,13 +101,21 @@ class FeatureEmbedding(nn.Module):
         """The number of columns without parameters."""
         return self.n_features + len(self.bin_left)
 
-    def constant(self, x: Tensor) -> Tensor:
-        """Return the columns without parameters: raw features and bins."""
-        if not len(self.bin_left):
-            return x
-        inside = (x[..., self.bin_feature] - self.bin_left) / self.bin_width
-        bins = inside.clamp(self.bin_low, self.bin_high) - 0.5
-        return torch.cat([x, bins], -1)
+    def constant(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the columns without parameters: raw features and bins.
+
+        They are written to ``out`` if it is given.
+        """
+        if out is None:
+            if not len(self.bin_left):
+                return x
+            out = x.new_empty((*x.shape[:-1], self.n_constant))
+        # In place, since the bins are far more than what they are made of.
+        out[..., : self.n_features] = x
+        bins = out[..., self.n_features :]
+        bins.copy_(x[..., self.bin_feature]).sub_(self.bin_left).div_(self.bin_width)
+        bins.clamp_(self.bin_low, self.bin_high).sub_(0.5)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``(members, rows, n_features)`` as ``(members, rows, n_out)``."""

@@ -189,7 +189,7 @@ class EnsembleTraining:
         groups = rows[:n_groups]
         members = []
         for network, objective in zip(self.networks, objectives, strict=True):
-            mixtures = network(objective.x[rows].double())
+            mixtures = network.of_rows(objective.x, rows)
             members.append([mixtures[group::n_groups] for group in range(n_groups)])
         return HeldOutPredictions(
             members,

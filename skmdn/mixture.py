@@ -110,21 +110,21 @@ class Mixture:
         return self.map(lambda value: value.unsqueeze(axis))
 
     @staticmethod
-    def concatenate(mixtures: Sequence["Mixture"]) -> "Mixture":
-        """Lay mixtures of the same components end to end along the leading axis."""
+    def concatenate(mixtures: Sequence["Mixture"], dim: int = 0) -> "Mixture":
+        """Lay mixtures of the same components end to end along a batch axis."""
         first = mixtures[0]
         blocks = [
             Block(
                 block.family,
                 {
-                    name: torch.cat([m.blocks[b].params[name] for m in mixtures])
+                    name: torch.cat([m.blocks[b].params[name] for m in mixtures], dim)
                     for name in block.params
                 },
                 block.n_components,
             )
             for b, block in enumerate(first.blocks)
         ]
-        return Mixture(torch.cat([m.log_weights for m in mixtures]), blocks)
+        return Mixture(torch.cat([m.log_weights for m in mixtures], dim), blocks)
 
     def merge(self, log_weights: Tensor | None = None) -> "Mixture":
         r"""Merge the leading axis: an ensemble of M mixtures is one of M K parts.

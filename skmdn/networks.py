@@ -12,6 +12,7 @@ search, is one batched matrix product and a single network the case M = 1.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
+
+# What the widest layer of a forward pass may take: many rows of a wide input block
+# are worth splitting.
+_FORWARD_BYTES = 2**24
 
 # Small enough that the start is the marginal mixture, large enough that equal
 # components of a target with ties part.
@@ -244,6 +249,30 @@ class MixtureNetwork(nn.Module):
             x = x.expand((self.head.linear.weight.shape[0], *x.shape))
         mixture: Mixture = self.head(self.trunk(self.block(x)))
         return mixture
+
+    def n_rows_together(self) -> int:
+        """Return how many rows go forward together where memory is to be bounded."""
+        weight = self.head.linear.weight
+        layers: Any = self.trunk.layers
+        widest = max(layer.weight.shape[1] for layer in (*layers, self.head.linear))
+        n_bytes = weight.shape[0] * widest * weight.element_size()
+        return max(1, _FORWARD_BYTES // n_bytes)
+
+    def of_rows(self, x: Any, rows: Tensor) -> Mixture:
+        """Return the mixtures of ``x[rows]``, some rows at a time.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Rows, or something else that returns them by index.
+        rows : Tensor of shape (members, rows)
+            Which of them each member sees.
+        """
+        dtype = self.head.linear.weight.dtype
+        parts = [
+            self(x[part].to(dtype)) for part in rows.split(self.n_rows_together(), 1)
+        ]
+        return parts[0] if len(parts) == 1 else Mixture.concatenate(parts, 1)
 
     def set_trainable(self, trainable: bool) -> None:
         """Say whether gradients are wanted; the spread never learns by them."""

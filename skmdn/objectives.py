@@ -11,9 +11,10 @@ rows and counted once for the n rows they are worth.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .mixture import Mixture
+from .networks import MixtureNetwork
 
 __all__ = ["MixtureObjective", "ScalePrior"]
 
@@ -54,7 +55,7 @@ class MixtureObjective:
 
     Parameters
     ----------
-    network : nn.Module
+    network : MixtureNetwork
         Maps ``(n_members, n_rows, n_features)`` to a :class:`Mixture`.
     x : Tensor of shape (n_samples, n_features)
         Standardised features, or something else that returns rows by index.
@@ -76,7 +77,7 @@ class MixtureObjective:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: MixtureNetwork,
         x: Tensor,
         y: Tensor,
         weights: Tensor,
@@ -115,7 +116,7 @@ class MixtureObjective:
         scales that are too small are repaired, not punished.
         """
         spread = self.network.get_parameter("head.log_spread")
-        mixture = self.network(self.x[rows]).unsqueeze()
+        mixture = self.network.of_rows(self.x, rows).unsqueeze()
         steps = self.y.new_tensor(_SPREAD_STEPS)
         log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
         y = self.y[rows].unsqueeze(2)

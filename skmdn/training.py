@@ -139,27 +139,32 @@ def _n_steps(rows: Tensor, settings: Settings) -> int:
 
 
 def _batches(
-    rows: Tensor, settings: Settings, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Yield an epoch's batches: a shuffle per member, cut into equal parts.
+    rows: Tensor, settings: Settings, generator: torch.Generator, shuffled: Tensor
+) -> list[Tensor]:
+    """Return an epoch's batches: a shuffle per member, cut into equal parts.
 
-    The few rows that do not fill the last batch sit out this epoch's shuffle.
+    The few rows that do not fill the last batch sit out this epoch's shuffle. The
+    batches are views of ``shuffled``, which the next epoch overwrites.
     """
     n_rows = rows.shape[1]
     n_steps = _n_steps(rows, settings)
     if n_steps == 1:
-        yield rows
-        return
-    device = rows.device
-    shuffled = torch.stack(
-        [
-            member[torch.randperm(n_rows, generator=generator, device=device)]
-            for member in rows
-        ]
-    )
+        return [rows]
+    for member, target in zip(rows, shuffled, strict=True):
+        torch.index_select(member, 0, _shuffle(n_rows, generator), out=target)
     size = n_rows // n_steps
-    for step in range(n_steps):
-        yield shuffled[:, step * size : (step + 1) * size]
+    return [shuffled[:, step * size : (step + 1) * size] for step in range(n_steps)]
+
+
+def _shuffle(n_rows: int, generator: torch.Generator) -> Tensor:
+    """Return numbers of rows in random order, in half the memory where it suffices."""
+    return torch.randperm(
+        n_rows, generator=generator, device=generator.device, dtype=_row_type(n_rows)
+    )
+
+
+def _row_type(n_rows: int) -> torch.dtype:
+    return torch.int32 if n_rows < 2**31 else torch.int64
 
 
 _MAX_HELD_OUT = 10_000
@@ -198,22 +203,19 @@ def split_rows(
     """
     device = generator.device
     if hold_out == 0.0:
-        rows = torch.arange(n_rows, device=device).expand(n_members, n_rows)
+        rows = torch.arange(n_rows, device=device, dtype=_row_type(n_rows))
+        rows = rows.expand(n_members, n_rows)
         return rows, rows[:, :0]
-
-    def shuffle(n: int) -> Tensor:
-        return torch.randperm(n, generator=generator, device=device)
-
     n_held_out = min(max(1, round(hold_out * n_rows)), n_rows - 1, _MAX_HELD_OUT)
     n_shared = min(round(shared * n_held_out), n_rows // n_groups)
-    order = shuffle(n_rows)
-    orders = []
-    for member in range(n_members):
+    order = _shuffle(n_rows, generator)
+    members = order.new_empty((n_members, n_rows))
+    for member, target in enumerate(members):
         start = member % n_groups * n_shared
-        own = order[start : start + n_shared]
+        target[:n_shared] = order[start : start + n_shared]
         others = torch.cat([order[:start], order[start + n_shared :]])
-        orders.append(torch.cat([own, others[shuffle(len(others))]]))
-    members = torch.stack(orders)
+        shuffle = _shuffle(len(others), generator)
+        torch.index_select(others, 0, shuffle, out=target[n_shared:])
     return members[:, n_held_out:], members[:, :n_held_out]
 
 
@@ -271,9 +273,10 @@ def minimise(
         best = _BestStates(flat, settings, partial(held_out_loss, held_out_rows))
         best.judge(0)
     good = flat.values.clone()
+    shuffled = training_rows.new_empty(training_rows.shape)
     try:
         for epoch in range(1, settings.max_iter + 1):
-            batches = list(_batches(training_rows, settings, generator))
+            batches = _batches(training_rows, settings, generator, shuffled)
             losses = []
             for part in _parts(batches, settings.max_iter):
                 losses += _take_steps(optimizer, differentiate, part)

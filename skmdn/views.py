@@ -6,12 +6,13 @@ the rows they hold out decide how much each of them counts
 (:func:`skmdn.stacking.stacking_weights`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .base import Standardizer, bin_edges
+from .base import ChosenRows, Standardizer, bin_edges
 from .bridge import to_tensor
 from .embeddings import FeatureEmbedding
 
@@ -21,6 +22,9 @@ EMBEDDINGS = ("auto", "none", "ple", "ple+cos")
 
 # More rows than this say nothing new about the quantiles of a feature.
 _MAX_ROWS = 200_000
+
+# So many numbers of them are standardised together.
+_MAX_NUMBERS = 2**22
 
 
 # Bins per feature: a large table has something to say about smaller steps, and many
@@ -71,7 +75,7 @@ class View:
     def input_block(
         self,
         n_members: int,
-        X: np.ndarray,
+        X: np.ndarray | ChosenRows,
         weights: np.ndarray,
         scaler: Standardizer,
         generator: torch.Generator,
@@ -80,10 +84,9 @@ class View:
         edges = []
         if self.n_bins:
             some = slice(None, None, max(1, len(X) // _MAX_ROWS))
-            columns = scaler.transform(X[some]).T
             edges = [
                 to_tensor(bin_edges(column, weights[some], self.n_bins))
-                for column in columns
+                for column in _columns(X, some, scaler)
             ]
         return FeatureEmbedding(
             n_members,
@@ -92,3 +95,15 @@ class View:
             n_cosines=self.n_cosines,
             generator=generator,
         )
+
+
+def _columns(
+    X: np.ndarray | ChosenRows, rows: slice, scaler: Standardizer
+) -> Iterator[np.ndarray]:
+    """Yield standardised columns; a copy of a few of them is made at a time."""
+    n_rows = len(range(*rows.indices(len(X))))
+    n_columns = max(1, _MAX_NUMBERS // n_rows)
+    for start in range(0, X.shape[1], n_columns):
+        part = slice(start, start + n_columns)
+        scaled = Standardizer(scaler.mean[part], scaler.scale[part])
+        yield from scaled.transform(X[rows, part]).T
