@@ -154,10 +154,11 @@ class ConditionalMixture(TorchEstimator):
             )
         return columns
 
-    def _prepare(self, rows, *, keep, n_calls=0):
+    def _prepare(self, rows, *, keep, hold_out=0.0, n_calls=0):
         """Make scalers and networks, unless those of an earlier fit are kept.
 
-        ``n_calls`` earlier calls have used up as many seeds.
+        ``hold_out`` tells whether there will be rows to choose views by; ``n_calls``
+        earlier calls have used up as many seeds.
         """
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
@@ -182,11 +183,12 @@ class ConditionalMixture(TorchEstimator):
         self._resolution = 0.0
         if self.n_outputs_ == 1:
             self._resolution = lattice_width(rows.y) / abs(self._y_scaler.scale[0])
-        self.module_ = self._networks(rows, weight_source).to(device)
+        networks = self._networks(rows, weight_source, held_out=hold_out > 0.0)
+        self.module_ = networks.to(device)
         self._shaped_by = shape
         return generator
 
-    def _networks(self, rows, generator):
+    def _networks(self, rows, generator, *, held_out):
         """Build one network for each view, at the marginal mixture of y."""
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         if not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -199,7 +201,6 @@ class ConditionalMixture(TorchEstimator):
             self._y_scaler.transform(rows.y), rows.weights, self.n_components
         )
         networks = []
-        held_out = self._held_out_share(len(rows.y)) > 0.0
         for view in views_for(self.embedding, *rows.X.shape, held_out):
             block = view.input_block(
                 self.n_estimators, rows.X, rows.weights, self._x_scaler, generator

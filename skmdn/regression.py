@@ -294,14 +294,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         """
         with unchanged_on_error(self):
             rows = self._checked_rows(X, y, sample_weight, reset=not self._goes_on())
-            generator = self._prepare(rows, keep=self._goes_on())
-            n_rows = len(rows.y)
-            history, _ = self._train(
-                rows,
-                generator,
-                self._settings(rows),
-                hold_out=self._held_out_share(n_rows),
-            )
+            hold_out = self._held_out_share(len(rows.y))
+            generator = self._prepare(rows, keep=self._goes_on(), hold_out=hold_out)
+            settings = self._settings(rows)
+            history, _ = self._train(rows, generator, settings, hold_out=hold_out)
             self.loss_curve_ = history.loss
             self.validation_loss_curve_ = history.held_out or None
             self.best_validation_loss_ = None
