@@ -160,7 +160,9 @@ class EnsembleTraining:
             passes = max(1, round(_FINISH_PASSES * len(history.loss)))
             rate = _FINISH_RATE * self.settings.learning_rate
             settings = replace(self.settings, max_iter=passes, learning_rate=rate)
-            self._minimise(network, everything, settings)
+            finish = self._minimise(network, everything, settings)
+            history.n_recoveries += finish.n_recoveries
+            history.gave_up |= finish.gave_up
         if finished:
             shares = self.module.shares()
             log_factor = self._predictions(kept, n_groups).best_spread(shares)

@@ -34,7 +34,12 @@ _SPREADS = (-1.0, 0.6, 33)
 # state, so that they promise too much.
 _N_PSEUDO_SPREAD = 10.0
 
-# Iterations of EM; a view's share hardly moves after that.
+# The least log density that counts: a row that no view can explain, 140 standard
+# deviations away, must not decide for all.
+_LEAST = -1e4
+
+# Iterations of EM. Shares of views that are almost alike may still move after that,
+# the likelihood does not.
 _N_ITER = 200
 
 
@@ -95,7 +100,8 @@ class HeldOutPredictions:
             log_prob = cell_log_prob(members, y, self.resolution)
         else:
             log_prob = members.log_prob(y)
-        return torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
+        pooled = torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
+        return pooled.clamp_min(_LEAST)
 
     def total(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
         """Return the log-likelihood of the views' pool."""

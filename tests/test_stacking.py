@@ -253,3 +253,14 @@ def test_targets_on_a_lattice_are_judged_by_cells():
     assert shares[0] > 0.9
     # The latent deviation is 1; the rounded one sqrt(1 + 1 / 12).
     assert float(log_factor) == pytest.approx(0.0, abs=0.051)
+
+
+def test_a_row_that_nothing_explains_does_not_decide():
+    views, y = views_of_width(2.0, shift=0.5)
+    weights = torch.ones(len(y)).double()
+    shares, log_factor = stack(views, y, weights)
+    y[0] = 1e200
+    with_outlier, factor = stack(views, y, weights)
+    assert torch.isfinite(with_outlier).all()
+    torch.testing.assert_close(with_outlier, shares, rtol=0, atol=0.05)
+    assert abs(float(factor - log_factor)) < 0.1
