@@ -1,8 +1,6 @@
 """Data larger than memory: nothing as large as the rows on disk is allocated."""
 
-import subprocess
-import sys
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,10 +8,9 @@ import torch
 
 from skmdn import MixtureDensityRegressor
 from skmdn.base import ChosenRows
+from skmdn.bridge import mapped_tensor
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.training import split_rows
-
-ROOT = Path(__file__).parents[1]
 
 
 def on_disk(tmp_path, X):
@@ -96,35 +93,23 @@ def test_constant_columns_are_written_where_they_are_wanted():
     torch.testing.assert_close(out, block.constant(x), rtol=0, atol=0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
-def test_a_file_larger_than_the_memory_allowed_is_fitted(tmp_path):
-    # Private memory is limited to what the process has and 3/4 of the file.
-    code = """
-import resource, sys
-import numpy as np
-from skmdn import MixtureDensityRegressor
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_on_disk_are_never_copied_as_a_whole(tmp_path, monkeypatch, weighted):
+    X = on_disk(tmp_path, np.random.RandomState(0).normal(size=(4000, 1500)))
+    y, weights = X[:, 0] * 1.0, np.arange(4000) % 5 if weighted else None
+    copied = []
 
-model = MixtureDensityRegressor(
-    2, n_estimators=1, hidden_layer_sizes=(4,), batch_size=512, max_iter=1,
-    early_stopping=False, random_state=0)
-model.fit(np.random.RandomState(0).normal(size=(60, 2)), np.arange(60.0))
-shape = (16_000, 1500)
-X = np.memmap(sys.argv[1], "f8", "w+", shape=shape)
-X[:] = np.arange(shape[0])[:, None] % 7
-y, weights = np.sin(np.arange(shape[0])), np.arange(shape[0]) % 5
-X.flush()
-X = np.memmap(sys.argv[1], "f8", "r", shape=shape)
-(line,) = (line for line in open("/proc/self/status") if line.startswith("VmData"))
-limit = int(line.split()[1]) * 1024 + X.nbytes * 3 // 4
-resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-try:
-    np.ones(shape)
-except MemoryError:
-    model.set_params(embedding="none").fit(X, y, sample_weight=weights)
-    print(model.predict(X).shape)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "rows")]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.stdout == "(16000,)\n", result.stderr
+    def recording(values, *args, **kwargs):
+        copied.append(values.shape)
+        return mapped_tensor(values, *args, **kwargs)
+
+    monkeypatch.setattr("skmdn.conditional.mapped_tensor", recording)
+    tracemalloc.start()
+    try:
+        quick(embedding="none", max_iter=1).fit(X, y, sample_weight=weights)
+        # numpy tells of its memory, torch does not.
+        assert tracemalloc.get_traced_memory()[1] < 0.7 * X.nbytes
+    finally:
+        tracemalloc.stop()
+    assert copied
+    assert all(np.prod(shape) <= 4000 for shape in copied)
