@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
-from skmdn import base
+from skmdn import bridge
 from skmdn.base import (
     Standardizer,
     lattice_width,
@@ -37,7 +37,7 @@ def test_weights_standardise_like_repetition():
 @pytest.mark.parametrize("rows_at_a_time", [1, 7, 64, 1000])
 @pytest.mark.parametrize("orient", [False, True])
 def test_columns_are_measured_some_rows_at_a_time(monkeypatch, rows_at_a_time, orient):
-    monkeypatch.setattr(base, "_ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(bridge, "_ROWS_AT_A_TIME", rows_at_a_time)
     rng = np.random.RandomState(0)
     values = np.c_[rng.normal(5.0, 2.0, 200), -rng.gamma(2.0, size=200), np.ones(200)]
     weights = rng.uniform(0.1, 2.0, 200)
@@ -51,7 +51,7 @@ def test_columns_are_measured_some_rows_at_a_time(monkeypatch, rows_at_a_time, o
 
 
 def test_single_precision_is_measured_in_double(monkeypatch):
-    monkeypatch.setattr(base, "_ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(bridge, "_ROWS_AT_A_TIME", 64)
     values = np.random.RandomState(0).normal(1e4, 1.0, size=(1000, 2))
     values = values.astype(np.float32)
     scaler = Standardizer.fit(values, np.ones(1000))
