@@ -42,8 +42,8 @@ _MIN_SCALE = 1e-3
 
 # max_iter="auto": passes, within bounds on the number of steps; and passes where no
 # rows are held out.
-_PASSES = 56
-_STEPS = (1_150, 6_000)
+_PASSES = 40
+_STEPS = (1_200, 6_000)
 # Twice as many where this share of the rows occurs again: they are worth remembering.
 _REPEATED = 0.1
 _PASSES_FEW_ROWS = 200

@@ -24,8 +24,8 @@ from .training import History, OnEpoch, Settings, minimise, split_rows
 __all__ = ["EnsembleTraining", "split_for"]
 
 # The finish: passes as a share of those before, and the largest step likewise.
-_FINISH_PASSES = 0.3
-_FINISH_RATE = 0.3
+_FINISH_PASSES = 0.2
+_FINISH_RATE = 0.2
 
 # A view whose members were best, on average, after this share of the passes.
 _LATE = 1 / 3

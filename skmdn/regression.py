@@ -220,7 +220,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         hidden_layer_sizes=(96, 96),
         activation="silu",
         embedding="auto",
-        n_estimators=3,
+        n_estimators=4,
         temperature=1.0,
         min_scale="auto",
         x_noise=0.0,

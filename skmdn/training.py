@@ -322,7 +322,7 @@ def _is_judged(epoch: int, settings: Settings) -> bool:
     A member is judged again before its patience has run out.
     """
     max_iter = settings.max_iter
-    every = max(1, min(math.ceil(max_iter / _N_JUDGED), settings.n_iter_no_change // 2))
+    every = max(1, min(max_iter // _N_JUDGED, settings.n_iter_no_change // 2))
     return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
 
 
