@@ -183,8 +183,10 @@ class Mixture:
         factor = factor[..., None, None]
         blocks = []
         for block in self.blocks:
-            smallest = block.family.scales(block.params).amin(-1, keepdim=True)
-            allowed = torch.maximum(factor, (min_scale / smallest).clamp_max(1.0))
+            allowed = factor
+            if min_scale:
+                smallest = block.family.scales(block.params).amin(-1, keepdim=True)
+                allowed = torch.maximum(factor, (min_scale / smallest).clamp_max(1.0))
             blocks.append(block.replace(block.family.widen(block.params, allowed)))
         return Mixture(self.log_weights, blocks)
 
