@@ -44,8 +44,9 @@ _MIN_SCALE = 1e-3
 # rows are held out.
 _PASSES = 40
 _STEPS = (1_200, 6_000)
-# Twice as many where this share of the rows occurs again: they are worth remembering.
+# More where this share of the rows occurs again: they are worth remembering.
 _REPEATED = 0.1
+_MORE_REPEATED = 1.5
 _PASSES_FEW_ROWS = 200
 
 # Parameters that shape the networks: they cannot change while a fit goes on.
@@ -176,6 +177,7 @@ class ConditionalMixture(TorchEstimator):
                     "with warm_start=False to make new ones."
                 )
             self.module_ = copy.deepcopy(self.module_).to(device)
+            self.module_.forget_joined()
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
@@ -232,6 +234,8 @@ class ConditionalMixture(TorchEstimator):
         if batch_size == "auto":
             batch_size = 64 if n_rows < 2_000 else 128 if n_rows < 20_000 else 256
         batch_size = min(batch_size, n_rows)
+        patience = self.n_iter_no_change
+        patience = None if patience == "auto" else patience
         max_iter = self.max_iter
         if one_pass:
             max_iter = 1
@@ -244,7 +248,7 @@ class ConditionalMixture(TorchEstimator):
             weight_decay=self.weight_decay,
             warm_up=0.0 if one_pass else 0.1,
             decay=not one_pass,
-            n_iter_no_change=self.n_iter_no_change,
+            n_iter_no_change=patience,
             tol=self.tol,
         )
 
@@ -256,7 +260,7 @@ class ConditionalMixture(TorchEstimator):
         fewest, most = _STEPS
         n_steps = max(_PASSES * n_rows / batch_size, fewest)
         if self._repeats:
-            n_steps *= 2
+            n_steps *= _MORE_REPEATED
         return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
     def _min_scale(self):

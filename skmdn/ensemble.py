@@ -1,16 +1,19 @@
 """Training an ensemble: views one after the other, then together.
 
-Views hold out the same rows. After each has been trained by itself, these rows say how
-much it counts and how wide the ensemble should be (:mod:`skmdn.stacking`). Then the
-views that learned until late see most of the rows they had held out: a tenth of a small
-table is worth more than the judgement it makes possible. The rest of these rows set the
-width anew.
+Views hold out the same rows. After a part of the passes those that these rows show to
+be far behind drop out; the others get some of the time that is saved. After the last
+pass the rows say how much each view counts and how wide the ensemble should be
+(:mod:`skmdn.stacking`). Then the views that learned until late see most of the rows
+they had held out: a tenth of a small table is worth more than the judgement it makes
+possible. The rest of these rows set the width anew.
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +22,28 @@ from .closed_form import ClosedFormGradient
 from .networks import MixtureEnsemble, MixtureNetwork
 from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
-from .training import History, OnEpoch, Settings, minimise, split_rows
+from .training import Descent, History, OnEpoch, Settings, split_rows
 
 __all__ = ["EnsembleTraining", "split_for"]
 
-# The finish: passes as a share of those before, and the largest step likewise.
+# The race: after this share of the passes, a view that is so many nats behind the best
+# drops out; others get this share of its other passes. With fewer passes and steps in
+# all, ranks have not settled by then.
+_RACE = 1 / 3
+_FEWEST_PASSES = 12
+_FEWEST_STEPS = 1_000
+_BEHIND = 0.1
+_PASSED_ON = 0.4
+
+# The finish: passes as a share of those before, and the largest step likewise. Rows
+# that occur again are worth learning by heart.
 _FINISH_PASSES = 0.2
 _FINISH_RATE = 0.2
+_FINISH_PASSES_REPEATS = 0.5
+_FINISH_RATE_REPEATS = 0.4
+
+# Rows that speak for the ensemble before, and as many for the one after it.
+_N_PSEUDO_FINISH = 5.0
 
 # A view whose members were best, on average, after this share of the passes.
 _LATE = 1 / 3
@@ -92,36 +110,64 @@ class EnsembleTraining:
         states : sequence of dict
             The optimisers' states where an earlier run left them.
         """
-        histories = []
-        for network, state in itertools.zip_longest(self.networks, states):
-            histories.append(
-                self._minimise(network, self.split, self.settings, state, self.on_epoch)
-            )
+        descents = [
+            self._descent(network, self.split, self.settings, state, self.on_epoch)
+            for network, state in itertools.zip_longest(self.networks, states)
+        ]
+        if self._is_race() and not states:
+            descents = self._race(descents)
+        for descent in descents:
+            descent.run()
+        histories = self._end(descents)
         if self.split[1].shape[1]:
             self._weigh()
             self._finish(histories)
         return histories
+
+    def _is_race(self) -> bool:
+        """Tell whether views are compared early.
+
+        On a lattice their densities say little: only the cells do.
+        """
+        n_passes = self.settings.max_iter
+        n_steps = n_passes * self.split[0].shape[1] / self.settings.batch_size
+        judged = self.split[1].shape[1] > 0 and not self.resolution
+        return judged and n_passes >= _FEWEST_PASSES and n_steps >= _FEWEST_STEPS
+
+    def _race(self, descents: list[Descent]) -> list[Descent]:
+        """Let views run for a while and return those that are not far behind."""
+        n_passes = self.settings.max_iter
+        n_run = round(_RACE * n_passes)
+        for descent in descents:
+            descent.run(n_run)
+        losses = [descent.best_loss() for descent in descents]
+        kept = [i for i, loss in enumerate(losses) if loss <= min(losses) + _BEHIND]
+        self.module.keep(kept)
+        n_saved = (n_passes - n_run) * (len(losses) - len(kept))
+        for i in kept:
+            descents[i].prolong(n_passes + round(_PASSED_ON * n_saved / len(kept)))
+        return [descents[i] for i in kept]
 
     @property
     def networks(self) -> list[MixtureNetwork]:
         """The networks of the ensemble."""
         return list(self.module.networks)  # type: ignore[arg-type]
 
-    def _minimise(
+    def _descent(
         self,
         network: MixtureNetwork,
         split: tuple[Tensor, Tensor],
         settings: Settings,
         state: dict[str, Tensor] | None = None,
         on_epoch: OnEpoch | None = None,
-    ) -> History:
+    ) -> Descent:
         objective = self.objective(network)
         network.train().to(objective.y.dtype)
         network.set_trainable(True)
         by_hand = None
         if self.by_hand and ClosedFormGradient.applies(network):
             by_hand = partial(ClosedFormGradient, objective)
-        history = minimise(
+        return Descent(
             network.named_parameters(),
             objective.training_loss,
             objective.held_out_loss,
@@ -132,14 +178,19 @@ class EnsembleTraining:
             optimizer_state=state,
             on_epoch=on_epoch,
         )
-        network.set_trainable(False)
-        network.eval().double()
-        return history
+
+    def _end(self, descents: list[Descent]) -> list[History]:
+        """Leave the networks as predictions want them."""
+        histories = [descent.end() for descent in descents]
+        for network in self.networks:
+            network.set_trainable(False)
+            network.eval().double()
+        return histories
 
     def _weigh(self) -> None:
         """Weigh the views and set the width on the rows they have held out."""
         n_members = len(self.split[1])
-        held_out = self._predictions(self.split[1], n_members)
+        held_out = self._predictions(self.module, self.split[1], n_members)
         shares = stacking_weights(held_out.log_prob(), held_out.weights)
         self.module.weigh(shares, held_out.best_spread(shares))
 
@@ -148,27 +199,60 @@ class EnsembleTraining:
         rows, held_out = self.split
         n_kept = round(_KEPT * held_out.shape[1])
         n_groups = min(_N_GROUPS, len(held_out))
-        if n_kept * n_groups < _FEWEST_KEPT:
+        late = [self._is_late(history) for history in histories]
+        if n_kept * n_groups < _FEWEST_KEPT or not any(late):
             return
         kept, released = held_out[:, :n_kept], held_out[:, n_kept:]
         everything = (torch.cat([rows, released], 1), held_out[:, :0])
-        finished = False
+        before = copy.deepcopy(self.module)
         for network, history in zip(self.networks, histories, strict=True):
-            if not self._is_finished(history):
-                continue
-            finished = True
-            passes = max(1, round(_FINISH_PASSES * len(history.loss)))
-            rate = _FINISH_RATE * self.settings.learning_rate
-            settings = replace(self.settings, max_iter=passes, learning_rate=rate)
-            finish = self._minimise(network, everything, settings)
-            history.n_recoveries += finish.n_recoveries
-            history.gave_up |= finish.gave_up
-        if finished:
-            shares = self.module.shares()
-            log_factor = self._predictions(kept, n_groups).best_spread(shares)
-            self.module.weigh(shares, log_factor)
+            if self._is_late(history):
+                self._finish_view(network, history, everything)
+        self._set_width(kept, n_groups)
+        if self.repeats:
+            self._join(before, kept, n_groups)
+            self._set_width(kept, n_groups)
 
-    def _is_finished(self, history: History) -> bool:
+    def _finish_view(
+        self, network: MixtureNetwork, history: History, split: tuple[Tensor, Tensor]
+    ) -> None:
+        share, rate = _FINISH_PASSES, _FINISH_RATE
+        if self.repeats:
+            share, rate = _FINISH_PASSES_REPEATS, _FINISH_RATE_REPEATS
+        settings = replace(
+            self.settings,
+            max_iter=max(1, round(share * len(history.loss))),
+            learning_rate=rate * self.settings.learning_rate,
+        )
+        descent = self._descent(network, split, settings)
+        descent.run()
+        (finish,) = self._end([descent])
+        history.n_recoveries += finish.n_recoveries
+        history.gave_up |= finish.gave_up
+
+    def _set_width(self, rows: Tensor, n_groups: int) -> None:
+        shares = self.module.shares()
+        found = self._predictions(self.module, rows, n_groups)
+        self.module.weigh(shares, found.best_spread(shares))
+
+    def _join(self, before: MixtureEnsemble, rows: Tensor, n_groups: int) -> None:
+        """Give the ensemble before the finish the weight it has earned.
+
+        Only rows that occur again are known by heart: for others the state that
+        generalised best may be the better one.
+        """
+        ensembles = before, self.module
+        found = [self._predictions(module, rows, n_groups) for module in ensembles]
+        log_prob = [
+            of_rows.pool(module.shares())
+            for of_rows, module in zip(found, ensembles, strict=True)
+        ]
+        share, _ = stacking_weights(
+            torch.stack(log_prob), found[0].weights, n_pseudo=_N_PSEUDO_FINISH
+        )
+        self.module.join(before, share)
+
+    def _is_late(self, history: History) -> bool:
         """Tell whether a view learned until late, so that more rows help it.
 
         One that began to overfit early was saved by the rows it held out, unless
@@ -178,19 +262,22 @@ class EnsembleTraining:
             return True
         assert history.best_epoch is not None
         latest = history.best_epoch.float().mean()
-        return bool(latest >= _LATE * self.settings.max_iter)
+        return bool(latest >= _LATE * history.max_iter)
 
     @torch.no_grad()
-    def _predictions(self, rows: Tensor, n_groups: int) -> HeldOutPredictions:
+    def _predictions(
+        self, module: MixtureEnsemble, rows: Tensor, n_groups: int
+    ) -> HeldOutPredictions:
         """Return what each group of members says of the rows it has held out.
 
         Members belong to the groups in turn.
         """
-        objectives = [self.objective(network) for network in self.networks]
+        networks: list[Any] = list(module.networks)
+        objectives = [self.objective(network) for network in networks]
         data = objectives[0]
         groups = rows[:n_groups]
         members = []
-        for network, objective in zip(self.networks, objectives, strict=True):
+        for network, objective in zip(networks, objectives, strict=True):
             mixtures = network.of_rows(objective.x, rows)
             members.append([mixtures[group::n_groups] for group in range(n_groups)])
         return HeldOutPredictions(
@@ -198,5 +285,5 @@ class EnsembleTraining:
             [data.y[group].double() for group in groups],
             data.weights[groups].flatten().double(),
             resolution=self.resolution,
-            min_scale=self.networks[0].head.min_scale,
+            min_scale=networks[0].head.min_scale,
         )

@@ -300,6 +300,27 @@ class MixtureEnsemble(nn.Module):
         n_members = sum(self.n_members())
         weights = torch.full((n_members,), -math.log(n_members), dtype=torch.float64)
         self.register_buffer("log_weights", weights)
+        self.n_joined = 0
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """Forget all networks but these, which divide the weight among them."""
+        parts = self.log_weights.split(self.n_members())
+        self.networks = nn.ModuleList([self.networks[i] for i in chosen])
+        weights = torch.cat([parts[i] for i in chosen])
+        self.log_weights = weights - torch.logsumexp(weights, 0)
+
+    def join(self, other: "MixtureEnsemble", share: Tensor) -> None:
+        """Take in the networks of another ensemble, which get this share."""
+        self.networks.extend(other.networks)
+        self.n_joined += len(other.networks)
+        parts = self.log_weights + (1.0 - share).log(), other.log_weights + share.log()
+        self.log_weights = torch.cat(parts)
+
+    def forget_joined(self) -> None:
+        """Forget the networks of other ensembles."""
+        if self.n_joined:
+            self.keep(range(len(self.networks) - self.n_joined))
+            self.n_joined = 0
 
     def n_members(self) -> list[int]:
         """Return the number of members of each network."""

@@ -46,8 +46,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         What the networks see beside the standardised features: nothing,
         piecewise-linear bins (16 per feature, 48 from 5 000 rows on), or these and 8
         cosines per feature with learned frequencies; fewer for many features, of which
-        all have at most about 1 024 bins and 512 cosines. "auto" trains all three
-        views, but only the first where no rows are held out.
+        all have at most about 1 024 bins and 512 cosines. "auto" starts with all three
+        views (see Notes), but only the first where no rows are held out.
     n_estimators : int, default=4
         Number of networks M of each view. Those of a view start differently, hold out
         different rows and shuffle by themselves.
@@ -70,18 +70,19 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         Rows per step. "auto" takes 64 below 2 000 training rows, 128 below
         20 000 and 256 from there on, and never more than there are.
     max_iter : int or "auto", default="auto"
-        Number of passes over the training rows, before the finish (see Notes).
-        "auto" makes 40, within 1 200 to 6 000 steps, counted as if no rows were held
-        out; twice as many, up to the same maximum, where more than a tenth of the rows
-        of X occur again; and 200 where no rows are held out.
+        Number of passes over the training rows, before the finish and what a race may
+        add (see Notes). "auto" makes 40, within 1 200 to 6 000 steps, counted as if no
+        rows were held out; half as many more, up to the same maximum, where more than
+        a tenth of the rows of X occur again; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
         so from 50 rows on.
     validation_fraction : float, default=0.1
         Share of the rows that each network holds out, at most 10 000 rows.
-    n_iter_no_change : int, default=40
-        Passes without a better held-out likelihood after which a network stops.
+    n_iter_no_change : int or "auto", default="auto"
+        Passes without a better held-out likelihood after which a network stops;
+        "auto" waits for a quarter of them, but at least for 40.
     tol : float, default=0.0
         What counts as better, in nats.
     warm_start : bool, default=False
@@ -123,17 +124,21 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
 
     Notes
     -----
-    Views are trained one after the other; the j-th networks of all of them hold out the
-    same rows. Each time these judge a network, its scales may get a common factor of at
-    least 1. In the end the views get the weights, and all scales one factor, that make
-    the held-out rows most likely [2]_ [3]_. If a single target lies on a lattice, with
-    at most one value in fifty rows, its cells count there, not its density.
+    The j-th networks of all views hold out the same rows. Each time these judge a
+    network, its scales may get a common factor of at least 1. After a third of the
+    passes, in fits of 12 passes and 1 000 steps or more, views whose networks are 0.1
+    nats worse than those of the best are dropped; the others share two fifths of the
+    passes these had left. In the end views get the weights, and all scales one factor,
+    that make the held-out rows most likely [2]_ [3]_. If a single target lies on a
+    lattice, with at most one value in fifty rows, its cells count there, not its
+    density, and no view is dropped.
 
     Then comes the finish: a view whose networks were best, on average, after a third of
-    ``max_iter`` or later (any view, where many rows occur again) makes a fifth more
-    passes at a fifth of the rate, now with three quarters of the held-out rows. The
-    others set the factor of the scales again. If they are too few (below 375 rows with
-    the defaults), there is no finish.
+    its passes or later makes a fifth more at a fifth of the rate, with three quarters
+    of the held-out rows. The rest set the factor of the scales again. Where many rows
+    occur again, every view makes half as many more, at two fifths of the rate, and its
+    state before that keeps a share, set by the rest. If that is too few rows (below 375
+    rows with the defaults), there is no finish.
 
     With rows held out, networks of one normal target ("diag" or "spherical") with the
     default activation and temperature, hidden layers and no noise are trained in
@@ -203,7 +208,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         ],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
+        "n_iter_no_change": [
+            StrOptions({"auto"}),
+            Interval(numbers.Integral, 1, None, closed="left"),
+        ],
         "tol": [Interval(numbers.Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "device": [str],
@@ -231,7 +239,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         max_iter="auto",
         early_stopping="auto",
         validation_fraction=0.1,
-        n_iter_no_change=40,
+        n_iter_no_change="auto",
         tol=0.0,
         warm_start=False,
         device="cpu",

@@ -103,10 +103,14 @@ class HeldOutPredictions:
         pooled = torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
         return pooled.clamp_min(_LEAST)
 
+    def pool(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
+        """Return the log densities of the views' pool, ``(n_samples,)``."""
+        joint = self.log_prob(log_factor) + shares.log().unsqueeze(1)
+        return torch.logsumexp(joint, 0)
+
     def total(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
         """Return the log-likelihood of the views' pool."""
-        joint = self.log_prob(log_factor) + shares.log().unsqueeze(1)
-        return torch.logsumexp(joint, 0) @ self.weights
+        return self.pool(shares, log_factor) @ self.weights
 
     def best_spread(self, shares: Tensor) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool."""

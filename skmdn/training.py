@@ -9,7 +9,7 @@ a member's gradient and the copy of its best state are single operations.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -24,7 +24,7 @@ from .steps import (
     Settings,
 )
 
-__all__ = ["History", "Settings", "minimise", "split_rows"]
+__all__ = ["Descent", "History", "Settings", "split_rows"]
 
 OnEpoch = Callable[[int, float, float | None], bool]
 
@@ -47,6 +47,8 @@ class History:
         How often a state with numbers that are not finite was thrown away.
     gave_up : bool
         True if that happened too often, or left nothing to choose from.
+    max_iter : int
+        How many epochs there were to be.
     optimizer_state : dict of str to Tensor
         What a later call needs to go on where this one ended.
     """
@@ -57,6 +59,7 @@ class History:
     best_epoch: Tensor | None = None
     n_recoveries: int = 0
     gave_up: bool = False
+    max_iter: int = 0
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -82,6 +85,7 @@ class History:
             torch.cat(epochs) if epochs else None,
             sum(history.n_recoveries for history in histories),
             any(history.gave_up for history in histories),
+            max(history.max_iter for history in histories),
         )
 
 
@@ -105,7 +109,7 @@ class _BestStates:
         self.held_out_loss = loss
         self.values = flat.values.clone()
         self.tol = settings.tol
-        self.patience = settings.n_iter_no_change
+        self.patience = settings.patience()
         n_members = flat.values.shape[0]
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
@@ -219,24 +223,13 @@ def split_rows(
     return members[:, n_held_out:], members[:, :n_held_out]
 
 
-def minimise(
-    named_parameters: Iterable[tuple[str, Tensor]],
-    training_loss: Loss,
-    held_out_loss: Loss,
-    rows: tuple[Tensor, Tensor],
-    settings: Settings,
-    generator: torch.Generator,
-    *,
-    by_hand: Callable[[dict[str, Tensor]], Gradient] | None = None,
-    optimizer_state: dict[str, Tensor] | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> History:
-    """Minimise every member's loss, in place.
+class Descent:
+    """Minimise every member's loss, in place: a run that can be interrupted.
 
     Parameters
     ----------
     named_parameters : iterable of (str, Tensor)
-        Leaf tensors ``(n_members, ...)``.
+        Leaf tensors ``(n_members, ...)``. They share memory until :meth:`end`.
     training_loss, held_out_loss : callable
         Map row indices ``(n_members, n_batch)`` to losses ``(n_members,)``. The
         first is differentiated; the second judges a state.
@@ -252,60 +245,99 @@ def minimise(
         a function of the rows and of whether the losses are wanted. It is used if
         it agrees with autograd on the first batch.
     optimizer_state : dict of str to Tensor, optional
-        From the history of an earlier call.
+        From the history of an earlier run.
     on_epoch : callable, optional
         Called with the epoch's number (from 1), loss and held-out loss after
-        every epoch; a true value stops the loop.
-
-    Returns
-    -------
-    history : History
-        What happened.
+        every epoch; a true value stops the run.
     """
-    flat = FlatParameters(named_parameters)
-    training_rows, held_out_rows = rows
-    n_steps = _n_steps(training_rows, settings) * settings.max_iter
-    optimizer = Optimizer(flat, settings, n_steps, optimizer_state)
-    differentiate = Differentiator(flat, training_loss, by_hand)
-    history = History()
-    best = None
-    if held_out_rows.shape[1]:
-        best = _BestStates(flat, settings, partial(held_out_loss, held_out_rows))
-        best.judge(0)
-    good = flat.values.clone()
-    shuffled = training_rows.new_empty(training_rows.shape)
-    try:
-        for epoch in range(1, settings.max_iter + 1):
-            batches = _batches(training_rows, settings, generator, shuffled)
-            losses = []
-            for part in _parts(batches, settings.max_iter):
-                losses += _take_steps(optimizer, differentiate, part)
-                if best is not None and _is_judged(epoch, settings):
-                    best.judge(epoch)
-            mean_loss = torch.stack(losses).mean(0)
-            history.loss.append(_mean(mean_loss))
-            if best is not None:
-                history.held_out.append(_mean(best.current))
-            if _rescue(flat, good, mean_loss, optimizer):
-                history.n_recoveries += 1
-                if history.n_recoveries > settings.max_recoveries:
-                    history.gave_up = True
-                    break
-            good.copy_(flat.values)
-            shown = history.held_out[-1] if best is not None else None
-            if on_epoch is not None and on_epoch(epoch, history.loss[-1], shown):
-                break
-            if best is not None and best.all_stopped(epoch):
-                break
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        training_loss: Loss,
+        held_out_loss: Loss,
+        rows: tuple[Tensor, Tensor],
+        settings: Settings,
+        generator: torch.Generator,
+        *,
+        by_hand: Callable[[dict[str, Tensor]], Gradient] | None = None,
+        optimizer_state: dict[str, Tensor] | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        self.flat = FlatParameters(named_parameters)
+        self.rows, held_out_rows = rows
+        self.settings = settings
+        self.generator = generator
+        self.on_epoch = on_epoch
+        n_steps = _n_steps(self.rows, settings) * settings.max_iter
+        self.optimizer = Optimizer(self.flat, settings, n_steps, optimizer_state)
+        self.differentiate = Differentiator(self.flat, training_loss, by_hand)
+        self.history = History()
+        self.best = None
+        if held_out_rows.shape[1]:
+            judge = partial(held_out_loss, held_out_rows)
+            self.best = _BestStates(self.flat, settings, judge)
+            self.best.judge(0)
+        self.good = self.flat.values.clone()
+        self.shuffled = self.rows.new_empty(self.rows.shape)
+        self.epoch = 0
+        self.ended = False
+
+    def run(self, until: int | None = None) -> None:
+        """Go on until the end, or until an epoch's number at the latest."""
+        until = self.settings.max_iter if until is None else until
+        while self.epoch < until and not self.ended:
+            self.epoch += 1
+            self.ended = self._run_epoch()
+
+    def prolong(self, max_iter: int) -> None:
+        """Run for more epochs; the rate falls accordingly later."""
+        self.settings = replace(self.settings, max_iter=max_iter)
+        if self.best is not None:
+            self.best.patience = self.settings.patience()
+        self.optimizer.n_steps = _n_steps(self.rows, self.settings) * max_iter
+
+    def best_loss(self) -> float:
+        """Return the average of the members' best held-out losses so far."""
+        assert self.best is not None
+        return _mean(self.best.loss)
+
+    def end(self) -> History:
+        """Leave each member's best state and return what happened."""
+        history, best = self.history, self.best
+        self.optimizer.settle()
+        history.max_iter = self.settings.max_iter
         if best is not None:
-            flat.values.copy_(best.values)
+            self.flat.values.copy_(best.values)
             history.best, history.best_epoch = best.loss, best.improved
             history.gave_up |= not bool(best.loss.isfinite().all())
-    finally:
-        optimizer.settle()
-        history.optimizer_state = optimizer.state
-        flat.release()
-    return history
+        history.optimizer_state = self.optimizer.state
+        self.flat.release()
+        return history
+
+    def _run_epoch(self) -> bool:
+        """Run an epoch and tell whether it was the last."""
+        best, history = self.best, self.history
+        batches = _batches(self.rows, self.settings, self.generator, self.shuffled)
+        losses = []
+        for part in _parts(batches, self.settings.max_iter):
+            losses += _take_steps(self.optimizer, self.differentiate, part)
+            if best is not None and _is_judged(self.epoch, self.settings):
+                best.judge(self.epoch)
+        mean_loss = torch.stack(losses).mean(0)
+        history.loss.append(_mean(mean_loss))
+        if best is not None:
+            history.held_out.append(_mean(best.current))
+        if _rescue(self.flat, self.good, mean_loss, self.optimizer):
+            history.n_recoveries += 1
+            if history.n_recoveries > self.settings.max_recoveries:
+                history.gave_up = True
+                return True
+        self.good.copy_(self.flat.values)
+        shown = history.held_out[-1] if best is not None else None
+        if self.on_epoch and self.on_epoch(self.epoch, history.loss[-1], shown):
+            return True
+        return best is not None and best.all_stopped(self.epoch)
 
 
 def _parts(batches: list[Tensor], max_iter: int) -> Iterator[list[Tensor]]:
@@ -322,13 +354,13 @@ def _is_judged(epoch: int, settings: Settings) -> bool:
     A member is judged again before its patience has run out.
     """
     max_iter = settings.max_iter
-    every = max(1, min(max_iter // _N_JUDGED, settings.n_iter_no_change // 2))
+    every = max(1, min(max_iter // _N_JUDGED, settings.patience() // 2))
     return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
 
 
 # About how often a loop is judged, and after how many epochs in any case: a network
 # that overfits does so in the first few.
-_N_JUDGED = 60
+_N_JUDGED = 40
 _N_EARLY = 20
 
 
@@ -358,7 +390,7 @@ def _rescue(
     flat: FlatParameters, good: Tensor, losses: Tensor, optimizer: Optimizer
 ) -> bool:
     """Take members that are no longer finite back to their last good state."""
-    lost = ~(flat.values.isfinite().all(1) & losses.isfinite())
+    lost = ~(flat.values.sum(1) + losses).isfinite()
     if not bool(lost.any()):
         return False
     flat.values[lost] = good[lost]

@@ -13,7 +13,7 @@ from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective, ScalePrior
 from skmdn.steps import FlatParameters
-from skmdn.training import Settings, minimise, split_rows
+from skmdn.training import Descent, Settings, split_rows
 from tests.helpers import generator
 
 N_ROWS = 60
@@ -251,7 +251,7 @@ def test_two_hundred_steps_by_hand_end_where_autograd_ends():
             return loss.training_loss(rows)
 
         source = generator(4)
-        history = minimise(
+        descent = Descent(
             loss.network.named_parameters(),
             counting,
             loss.held_out_loss,
@@ -262,6 +262,8 @@ def test_two_hundred_steps_by_hand_end_where_autograd_ends():
             if makes
             else None,
         )
+        descent.run()
+        history = descent.end()
         assert len(calls) == (1 if makes else 200)
         ends.append(torch.cat([p.flatten() for p in loss.network.parameters()]))
         histories.append(history)

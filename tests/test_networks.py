@@ -213,3 +213,24 @@ def test_an_ensembles_weights_are_saved_with_it():
     twin.load_state_dict(model.state_dict())
     x, y = rows(7, 5), rows(7, 2)
     torch.testing.assert_close(twin(x).log_prob(y), model(x).log_prob(y))
+
+
+def test_networks_that_are_kept_divide_the_weight():
+    model, x, y = ensemble((3, 2, 1)), rows(7, 5), rows(7, 2)
+    shares = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    model.weigh(shares, torch.tensor(0.0))
+    densities = [net(x).log_prob(y).exp().mean(0) for net in model.networks]
+    model.keep([0, 2])
+    expected = 0.4 * densities[0] + 0.6 * densities[2]
+    torch.testing.assert_close(model(x).log_prob(y).exp(), expected)
+
+
+def test_an_ensemble_that_joins_gets_its_share_until_it_is_forgotten():
+    model, other = ensemble((3, 2)), ensemble((2,))
+    x, y = rows(7, 5), rows(7, 2)
+    own, its = (m(x).log_prob(y).exp() for m in (model, other))
+    model.join(other, torch.tensor(0.3, dtype=torch.float64))
+    torch.testing.assert_close(model(x).log_prob(y).exp(), 0.7 * own + 0.3 * its)
+    model.forget_joined()
+    assert model.n_members() == [3, 2]
+    torch.testing.assert_close(model(x).log_prob(y).exp(), own)

@@ -26,7 +26,7 @@ from skmdn.datasets import branches_log_prob, make_branches
 from skmdn.distribution import PredictiveDistribution
 from skmdn.ensemble import EnsembleTraining
 from skmdn.families import MultivariateNormal
-from skmdn.training import minimise
+from skmdn.training import Descent
 
 QUERIES = ("predict", "predict_quantiles", "predict_interval", "sample")
 
@@ -412,9 +412,10 @@ def settings_of(monkeypatch, X, y, **kwargs):
     def recording(named, training_loss, held_out_loss, rows, settings, *args, **more):
         seen.append(settings)
         short = replace(settings, max_iter=1)
-        return minimise(named, training_loss, held_out_loss, rows, short, *args, **more)
+        return Descent(named, training_loss, held_out_loss, rows, short, *args, **more)
 
-    monkeypatch.setattr("skmdn.ensemble.minimise", recording)
+    monkeypatch.setattr(EnsembleTraining, "_is_race", lambda self: False)
+    monkeypatch.setattr("skmdn.ensemble.Descent", recording)
     monkeypatch.setattr(EnsembleTraining, "_finish", lambda self, histories: None)
     small = {"n_estimators": 1, "hidden_layer_sizes": (2,), "max_iter": "auto"}
     quick(**{**small, **kwargs}).fit(X, y)
@@ -442,11 +443,11 @@ def test_the_number_of_passes_follows_the_number_of_rows(
     assert settings.max_iter == passes
 
 
-def test_rows_that_repeat_get_twice_the_passes(monkeypatch):
+def test_rows_that_repeat_get_more_passes(monkeypatch):
     X, y = table(200)
     assert settings_of(monkeypatch, X, y).max_iter == 384
     some = np.r_[X[:150], X[:50]]
-    assert settings_of(monkeypatch, some, y).max_iter == 768
+    assert settings_of(monkeypatch, some, y).max_iter == 576
     few = np.r_[X[:190], X[:10]]
     assert settings_of(monkeypatch, few, y).max_iter == 384
     assert settings_of(monkeypatch, some, y, early_stopping=False).max_iter == 200

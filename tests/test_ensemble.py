@@ -1,0 +1,112 @@
+"""Which views an ensemble keeps, and what happens to it in the end."""
+
+import numpy as np
+import pytest
+
+from skmdn import MixtureDensityRegressor
+from skmdn.ensemble import EnsembleTraining
+
+
+def jagged(n_samples=600, seed=0):
+    """Return a target that jumps with each feature: raw features learn it slowly."""
+    rng = np.random.RandomState(seed)
+    X = rng.uniform(size=(n_samples, 4))
+    y = (np.floor(8 * X) % 2).sum(1) + 0.2 * rng.normal(size=n_samples)
+    return X, y
+
+
+def smooth(n_samples=600, seed=0):
+    """Return a target that all views learn in a few passes."""
+    rng = np.random.RandomState(seed)
+    X = rng.normal(size=(n_samples, 2))
+    return X, X[:, 0] + rng.normal(size=n_samples)
+
+
+def quick(**kwargs):
+    params = {
+        "max_iter": 40,
+        "batch_size": 16,
+        "n_estimators": 2,
+        "hidden_layer_sizes": (32,),
+    }
+    return MixtureDensityRegressor(**{**params, "random_state": 0, **kwargs})
+
+
+def n_bins(model):
+    return [len(network.block.bin_left) for network in model.module_.networks]
+
+
+def test_a_view_that_is_far_behind_drops_out_and_others_get_its_passes():
+    X, y = jagged()
+    model = quick(n_iter_no_change=100).fit(X, y)
+    assert 0 not in n_bins(model)
+    assert 1 <= len(n_bins(model)) < 3
+    # 27 passes were left to each view that dropped out.
+    n_left = len(n_bins(model))
+    assert model.n_iter_ == 40 + round(0.4 * 27 * (3 - n_left) / n_left)
+    dist = model.predict_distribution(X[:4])
+    assert dist.weights.shape == (4, 2 * 5 * n_left)
+    np.testing.assert_allclose(dist.weights.sum(1), 1.0)
+
+
+def test_the_race_costs_no_likelihood(monkeypatch):
+    X, y = jagged()
+    X_test, y_test = jagged(2_000, seed=1)
+    raced = quick(n_estimators=4).fit(X, y)
+    monkeypatch.setattr(EnsembleTraining, "_is_race", lambda self: False)
+    complete = quick(n_estimators=4).fit(X, y)
+    assert len(complete.module_.networks) == 3
+    assert raced.score(X_test, y_test) > complete.score(X_test, y_test) - 0.05
+
+
+def test_views_that_are_alike_all_stay():
+    model = quick().fit(*smooth())
+    assert len(model.module_.networks) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"max_iter": 8, "batch_size": 4}, "too few passes to tell"),
+        ({"batch_size": 64}, "too few steps to tell"),
+        ({"embedding": "ple"}, "one view"),
+    ],
+)
+def test_there_is_not_always_a_race(change, why):
+    X, y = jagged()
+    model = quick(**change).fit(X, y)
+    n_views = 1 if "embedding" in change else 3
+    assert len(model.module_.networks) == n_views, why
+
+
+def test_on_a_lattice_no_view_drops_out():
+    X, y = jagged()
+    model = quick().fit(X, np.round(y))
+    assert len(model.module_.networks) == 3
+
+
+def test_where_rows_repeat_the_state_before_the_finish_keeps_a_share():
+    X, y = smooth(500)
+    X, y = np.r_[X, X[:100]], np.r_[y, y[:100]]
+    model = quick(warm_start=True, max_iter=10).fit(X, y)
+    module = model.module_
+    assert len(module.networks) == 6
+    shares = module.shares().numpy()
+    assert 0.03 < shares[3:].sum() < 0.97
+    assert shares.sum() == pytest.approx(1.0)
+    assert np.isfinite(model.score(X, y))
+    # Going on starts from the last state alone: ensembles do not pile up.
+    model.fit(X, y)
+    assert len(model.module_.networks) == 6
+    assert model.partial_fit(X, y).module_.n_joined == 0
+    assert len(model.module_.networks) == 3
+
+
+def test_what_repeats_is_learned_by_heart_and_the_rest_is_not_forgotten(monkeypatch):
+    X, y = smooth(400)
+    X, y = np.r_[X, X[:200]], np.r_[y, y[:200]]
+    X_test, y_test = smooth(4_000, seed=1)
+    pooled = quick().fit(X, y)
+    monkeypatch.setattr(EnsembleTraining, "_join", lambda *args: None)
+    alone = quick().fit(X, y)
+    assert pooled.score(X_test, y_test) >= alone.score(X_test, y_test) - 0.005
