@@ -32,7 +32,7 @@ __all__ = ["EnsembleTraining", "split_for"]
 _RACE = 1 / 3
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_000
-_BEHIND = 0.1
+_BEHIND = 0.15
 _PASSED_ON = 0.4
 
 # The finish: passes as a share of those before, and the largest step likewise. Rows

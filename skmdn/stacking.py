@@ -9,7 +9,8 @@ scales get a common factor t,
     \hat t = \arg\max_t \sum_i v_i \log \sum_j \hat w_j \, p_j^{(t)}(y_i \mid x_i)
     - c (\log t)^2
 
-where :math:`p_j^{(t)}` has components t times as wide and c is a number of rows.
+where :math:`p_j^{(t)}` has components t times as wide and c is a number of rows. The
+fewer rows there are, the more is added to this factor.
 
 References
 ----------
@@ -30,9 +31,12 @@ __all__ = ["HeldOutPredictions", "cell_log_prob", "stacking_weights"]
 # Logarithms of the common factor.
 _SPREADS = (-1.0, 0.6, 33)
 
-# Rows that speak for the factor 1. The rows that judge have also chosen each member's
-# state, so that they promise too much.
-_N_PSEUDO_SPREAD = 10.0
+# Rows that speak for the factor 1, for each row that judges: these have also chosen
+# each member's state, so that they promise too much.
+_PSEUDO_SPREAD = 0.05
+
+# Too narrow costs more than too wide: over the rows' number, added to the logarithm.
+_MARGIN = 3.0
 
 # The least log density that counts: a row that no view can explain, 140 standard
 # deviations away, must not decide for all.
@@ -115,14 +119,15 @@ class HeldOutPredictions:
     def best_spread(self, shares: Tensor) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool."""
         weights = self.weights
+        n_pseudo = _PSEUDO_SPREAD * len(weights)
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
         totals = [
-            self.total(shares, log_factor) - _N_PSEUDO_SPREAD * log_factor.square()
+            self.total(shares, log_factor) - n_pseudo * log_factor.square()
             for log_factor in log_factors
         ]
-        return log_factors[torch.stack(totals).argmax()]
+        return log_factors[torch.stack(totals).argmax()] + _MARGIN / len(weights)
 
 
 def stacking_weights(
