@@ -46,7 +46,7 @@ _PASSES = 40
 _STEPS = (1_200, 6_000)
 # More where this share of the rows occurs again: they are worth remembering.
 _REPEATED = 0.1
-_MORE_REPEATED = 1.5
+_MORE_REPEATED = 1.25
 _PASSES_FEW_ROWS = 200
 
 # Parameters that shape the networks: they cannot change while a fit goes on.

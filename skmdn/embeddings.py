@@ -78,14 +78,15 @@ class FeatureEmbedding(nn.Module):
         empty = torch.empty(0, dtype=torch.float64)
         left = torch.cat([empty, *(edge[:-1] for edge in edges if len(edge) > 1)])
         right = torch.cat([empty, *(edge[1:] for edge in edges if len(edge) > 1)])
-        low, high = torch.zeros_like(left), torch.ones_like(left)
+        slope = 1.0 / (right - left)
+        low, high = torch.full_like(left, -0.5), torch.full_like(left, 0.5)
         ends = counts.cumsum(0)[counts > 0]
         low[ends - counts[counts > 0]] = -math.inf
         high[ends - 1] = math.inf
         for name, value in {
             "bin_feature": feature,
-            "bin_left": left,
-            "bin_width": right - left,
+            "bin_slope": slope,
+            "bin_offset": -left * slope - 0.5,
             "bin_low": low,
             "bin_high": high,
         }.items():
@@ -99,7 +100,7 @@ class FeatureEmbedding(nn.Module):
     @property
     def n_constant(self) -> int:
         """The number of columns without parameters."""
-        return self.n_features + len(self.bin_left)
+        return self.n_features + len(self.bin_slope)
 
     def constant(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the columns without parameters: raw features and bins.
@@ -107,14 +108,15 @@ class FeatureEmbedding(nn.Module):
         They are written to ``out`` if it is given.
         """
         if out is None:
-            if not len(self.bin_left):
+            if not len(self.bin_slope):
                 return x
             out = x.new_empty((*x.shape[:-1], self.n_constant))
         # In place, since the bins are far more than what they are made of.
         out[..., : self.n_features] = x
         bins = out[..., self.n_features :]
-        bins.copy_(x[..., self.bin_feature]).sub_(self.bin_left).div_(self.bin_width)
-        bins.clamp_(self.bin_low, self.bin_high).sub_(0.5)
+        torch.addcmul(
+            self.bin_offset, x[..., self.bin_feature], self.bin_slope, out=bins
+        ).clamp_(self.bin_low, self.bin_high)
         return out
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ _PASSED_ON = 0.4
 # that occur again are worth learning by heart.
 _FINISH_PASSES = 0.2
 _FINISH_RATE = 0.2
-_FINISH_PASSES_REPEATS = 0.5
-_FINISH_RATE_REPEATS = 0.4
+_FINISH_PASSES_REPEATS = 0.3
+_FINISH_RATE_REPEATS = 0.5
 
 # Rows that speak for the ensemble before, and as many for the one after it.
 _N_PSEUDO_FINISH = 5.0

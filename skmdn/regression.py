@@ -72,8 +72,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     max_iter : int or "auto", default="auto"
         Number of passes over the training rows, before the finish and what a race may
         add (see Notes). "auto" makes 40, within 1 200 to 6 000 steps, counted as if no
-        rows were held out; half as many more, up to the same maximum, where more than
-        a tenth of the rows of X occur again; and 200 where no rows are held out.
+        rows were held out; a quarter more, up to the same maximum, where more than a
+        tenth of the rows of X occur again; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
@@ -82,7 +82,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         Share of the rows that each network holds out, at most 10 000 rows.
     n_iter_no_change : int or "auto", default="auto"
         Passes without a better held-out likelihood after which a network stops;
-        "auto" waits for a quarter of them, but at least for 40.
+        "auto" waits for a quarter of them, but at least for 30.
     tol : float, default=0.0
         What counts as better, in nats.
     warm_start : bool, default=False
@@ -136,8 +136,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
     of the held-out rows. The rest set the factor of the scales again. Where many rows
-    occur again, every view makes half as many more, at two fifths of the rate, and its
-    state before that keeps a share, set by the rest. If that is too few rows (below 375
+    occur again, every view makes three tenths more, at half of the rate, and its state
+    before that keeps a share, set by the rest. If that is too few rows (below 375
     rows with the defaults), there is no finish.
 
     With rows held out, networks of one normal target ("diag" or "spherical") with the

@@ -48,7 +48,7 @@ class Settings:
         Whether the rate then falls to 0 along a cosine; otherwise it stays.
     n_iter_no_change : int, optional
         Epochs without a better held-out loss after which a member has stopped; a
-        quarter of all by default, but at least 40.
+        quarter of all by default, but at least 30.
     tol : float, default=0.0
         What counts as better, in nats.
     max_norm : float, default=5.0
@@ -70,7 +70,7 @@ class Settings:
 
     def patience(self) -> int:
         """Return after how many epochs without progress a member has stopped."""
-        return self.n_iter_no_change or max(40, self.max_iter // 4)
+        return self.n_iter_no_change or max(30, self.max_iter // 4)
 
 
 class FlatParameters:

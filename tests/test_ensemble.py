@@ -33,7 +33,7 @@ def quick(**kwargs):
 
 
 def n_bins(model):
-    return [len(network.block.bin_left) for network in model.module_.networks]
+    return [len(network.block.bin_slope) for network in model.module_.networks]
 
 
 def test_a_view_that_is_far_behind_drops_out_and_others_get_its_passes():

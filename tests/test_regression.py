@@ -447,7 +447,7 @@ def test_rows_that_repeat_get_more_passes(monkeypatch):
     X, y = table(200)
     assert settings_of(monkeypatch, X, y).max_iter == 384
     some = np.r_[X[:150], X[:50]]
-    assert settings_of(monkeypatch, some, y).max_iter == 576
+    assert settings_of(monkeypatch, some, y).max_iter == 480
     few = np.r_[X[:190], X[:10]]
     assert settings_of(monkeypatch, few, y).max_iter == 384
     assert settings_of(monkeypatch, some, y, early_stopping=False).max_iter == 200
