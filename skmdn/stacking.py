@@ -36,7 +36,7 @@ _SPREADS = (-1.0, 0.6, 33)
 _PSEUDO_SPREAD = 0.05
 
 # Too narrow costs more than too wide: over the rows' number, added to the logarithm.
-_MARGIN = 3.0
+_MARGIN = 2.0
 
 # The least log density that counts: a row that no view can explain, 140 standard
 # deviations away, must not decide for all.
