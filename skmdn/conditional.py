@@ -42,8 +42,8 @@ _MIN_SCALE = 1e-3
 
 # max_iter="auto": passes, within bounds on the number of steps; and passes where no
 # rows are held out.
-_PASSES = 40
-_STEPS = (1_200, 6_000)
+_PASSES = 36
+_STEPS = (1_100, 6_000)
 # More where this share of the rows occurs again: they are worth remembering.
 _REPEATED = 0.1
 _MORE_REPEATED = 1.25

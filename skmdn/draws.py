@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["choose_components", "normal_draws"]
 
 # Numbers at work at a time: few enough for the processor's cache.
-_BLOCK = 2**17
+_BLOCK = 2**18
 # Buckets per component, of which at most one in so many holds an edge.
 _BUCKETS = 16
 _SQRT_2 = math.sqrt(2.0)
@@ -31,7 +31,8 @@ def choose_components(
         Where one uniform number per draw comes from.
     """
     uniform = weights.new_empty((len(weights), n_draws)).uniform_(generator=generator)
-    return _search(_edges(weights), uniform, _Work.like(uniform))
+    places = _search(_edges(weights), uniform, _Work(uniform))
+    return places.sub_(_starts(weights, weights.shape[-1]))
 
 
 def normal_draws(
@@ -63,21 +64,20 @@ def normal_draws(
     -------
     draws : Tensor of shape (n_rows, n_draws)
     """
-    n_rows, n_components = weights.shape
+    n_rows = len(weights)
     draws = means.new_empty((n_rows, n_draws))
     step = max(1, _BLOCK // max(1, n_draws))
-    work = _Work.like(draws[:step])
+    work = _Work(draws[:step])
     for first in range(0, n_rows, step):
         rows = slice(first, first + step)
         uniform, weight = draws[rows].uniform_(generator=generator), weights[rows]
         edges = _edges(weight)
-        chosen = _search(edges, uniform, work).add_(_starts(weight, n_components))
+        chosen = _search(edges, uniform, work)
         lower = torch.cat([torch.zeros_like(edges[:, :1]), edges[:, :-1]], -1)
-        noise = uniform.sub_(work.pick(lower, chosen))
-        noise.mul_(work.pick(2.0 / weight, chosen)).sub_(1.0)
+        slope = 2.0 / weight
+        noise = work.line(-lower * slope - 1.0, slope, chosen, uniform)
         noise.clamp_(-_LARGEST, _LARGEST).erfinv_()
-        noise.mul_(work.pick(_SQRT_2 * stds[rows], chosen))
-        noise.add_(work.pick(means[rows], chosen))
+        work.line(means[rows], _SQRT_2 * stds[rows], chosen, noise)
     return draws
 
 
@@ -86,30 +86,23 @@ class _Work:
 
     Parameters
     ----------
-    numbers : Tensor
-        One number per draw.
-    index, chosen : Tensor
-        One integer per draw.
+    uniform : Tensor
+        As many draws as there is to be room for.
     """
 
-    def __init__(self, numbers: Tensor, index: Tensor, chosen: Tensor) -> None:
-        self.numbers, self.index, self.chosen = numbers, index, chosen
+    def __init__(self, uniform: Tensor) -> None:
+        self.numbers, self.others = (torch.empty_like(uniform) for _ in range(2))
+        self.index = torch.empty_like(uniform, dtype=torch.int64)
+        self.chosen = torch.empty_like(self.index)
 
-    @classmethod
-    def like(cls, uniform: Tensor) -> "_Work":
-        """Make room for as many draws."""
-        integer = torch.int64
-        return cls(
-            torch.empty_like(uniform),
-            torch.empty_like(uniform, dtype=integer),
-            torch.empty_like(uniform, dtype=integer),
-        )
-
-    def pick(self, table: Tensor, index: Tensor) -> Tensor:
-        """Look draws up in a table."""
-        out = self.numbers[: len(index)]
-        torch.index_select(table.reshape(-1), 0, index.view(-1), out=out.view(-1))
-        return out
+    def line(
+        self, constant: Tensor, slope: Tensor, index: Tensor, draws: Tensor
+    ) -> Tensor:
+        """Take draws to the line of their component, in place; return them."""
+        a, b = self.numbers[: len(index)], self.others[: len(index)]
+        for table, out in ((constant, a), (slope, b)):
+            torch.index_select(table.reshape(-1), 0, index.view(-1), out=out.view(-1))
+        return torch.addcmul(a, b, draws, out=draws)
 
 
 def _starts(rows: Tensor, length: int) -> Tensor:
@@ -126,34 +119,51 @@ def _edges(weights: Tensor) -> Tensor:
 
 
 def _search(edges: Tensor, uniform: Tensor, work: _Work) -> Tensor:
-    """Return how many edges of a row are not above each uniform number.
+    """Return the place of the first edge above each number, in rows end to end.
 
     Many draws look the answer up in a table of buckets, which the processor does
-    without guessing branches; those in a bucket with an edge are counted.
+    without guessing branches; those in a bucket with edges climb over these.
     """
     chosen = work.chosen[: len(uniform)]
     n_buckets = 2 ** math.ceil(math.log2(_BUCKETS * edges.shape[-1]))
     if uniform.shape[-1] < n_buckets:
-        return torch.searchsorted(edges, uniform, right=True, out=chosen)
+        torch.searchsorted(edges, uniform, right=True, out=chosen)
+        return chosen.add_(_starts(edges, edges.shape[-1]))
     table = _bucket_table(edges, n_buckets)
     scaled = torch.mul(uniform, n_buckets, out=work.numbers[: len(uniform)])
     bucket = work.index[: len(uniform)].copy_(scaled)
     bucket.add_(_starts(edges, n_buckets))
-    torch.index_select(table, 0, bucket.view(-1), out=chosen.view(-1))
-    row, column = (chosen < 0).nonzero().unbind(-1)
-    point = uniform[row, column].unsqueeze(-1)
-    chosen[row, column] = (edges.index_select(0, row) <= point).sum(-1)
+    flat = torch.index_select(table, 0, bucket.view(-1), out=chosen.view(-1))
+    unsure = (flat < 0).nonzero().view(-1)
+    flat[unsure] = _climb(edges.reshape(-1), ~flat[unsure], uniform.reshape(-1)[unsure])
     return chosen
 
 
+def _climb(edges: Tensor, place: Tensor, point: Tensor) -> Tensor:
+    """Return the first place from here on whose edge is above the point.
+
+    The last edge of a row is infinite.
+    """
+    while True:
+        below = edges[place] <= point
+        if not bool(below.any()):
+            return place
+        place = place + below
+
+
 def _bucket_table(edges: Tensor, n_buckets: int) -> Tensor:
-    """Return the answer for each bucket, row after row; -1 if it has an edge inside."""
+    """Return the place for each bucket, row after row.
+
+    If a bucket has edges inside, it is the place for its lower end as a negative
+    number, ``~place``.
+    """
     scaled = (edges * n_buckets).clamp_(max=n_buckets)
     above = scaled.ceil()
     n_each = above.diff(dim=-1, prepend=torch.zeros_like(above[:, :1])).long()
-    component = torch.arange(edges.shape[-1], device=edges.device)
-    table = component.repeat(len(edges)).repeat_interleave(
+    places = torch.arange(edges.numel(), device=edges.device)
+    table = places.repeat_interleave(
         n_each.view(-1), output_size=len(edges) * n_buckets
     )
     inside = (scaled.floor().long() + _starts(edges, n_buckets))[above > scaled]
-    return table.index_fill_(0, inside, -1)
+    table[inside] = ~table[inside]
+    return table

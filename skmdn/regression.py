@@ -71,7 +71,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         20 000 and 256 from there on, and never more than there are.
     max_iter : int or "auto", default="auto"
         Number of passes over the training rows, before the finish and what a race may
-        add (see Notes). "auto" makes 40, within 1 200 to 6 000 steps, counted as if no
+        add (see Notes). "auto" makes 36, within 1 100 to 6 000 steps, counted as if no
         rows were held out; a quarter more, up to the same maximum, where more than a
         tenth of the rows of X occur again; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
@@ -127,18 +127,16 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     The j-th networks of all views hold out the same rows. Each time these judge a
     network, its scales may get a common factor of at least 1. After a third of the
     passes, in fits of 12 passes and 1 000 steps or more, views whose networks are 0.15
-    nats worse than those of the best are dropped; the others share two fifths of the
+    nats worse than those of the best are dropped; the others share seven tenths of the
     passes these had left. In the end views get the weights, and all scales one factor,
     that make the held-out rows most likely [2]_ [3]_. If a single target lies on a
-    lattice, with at most one value in fifty rows, its cells count there, not its
-    density, and no view is dropped.
+    lattice (at most one value in fifty rows), its cells count, and no view is dropped.
 
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
-    of the held-out rows. The rest set the factor of the scales again. Where many rows
-    occur again, every view makes three tenths more, at half of the rate, and its state
-    before that keeps a share, set by the rest. If that is too few rows (below 375
-    rows with the defaults), there is no finish.
+    of the held-out rows. The rest, if they are enough (from 375 rows on with the
+    defaults), set the factor of the scales again. Where many rows occur again, every
+    view makes three tenths more at half the rate, and its state before keeps a share.
 
     With rows held out, networks of one normal target ("diag" or "spherical") with the
     default activation and temperature, hidden layers and no noise are trained in
@@ -150,9 +148,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     Rows of weight 0 are dropped. A row of weight 2 equals the row repeated as long
     as training is full-batch without held-out rows and noise (below 50 rows with the
     defaults); otherwise about so: splits, shuffles and the rules above see rows.
-    A constant target or feature is only centred: its scale counts as 1.
-
-    More components than rows are allowed; the superfluous ones overlap.
+    A constant target or feature is only centred: its scale counts as 1. More components
+    than rows are allowed; the superfluous ones overlap.
 
     References
     ----------

@@ -427,11 +427,11 @@ def settings_of(monkeypatch, X, y, **kwargs):
     ("n_samples", "batch_size", "passes"),
     [
         (30, 30, 200),  # nothing is held out
-        (100, 64, 768),  # 1 200 steps
-        (1500, 64, 52),
-        (3000, 128, 52),
-        (10_000, 128, 40),
-        (40_000, 256, 39),  # 6 000 steps
+        (100, 64, 704),  # 1 100 steps
+        (1500, 64, 47),
+        (3000, 128, 47),
+        (10_000, 128, 36),
+        (50_000, 256, 31),  # 6 000 steps
     ],
 )
 def test_the_number_of_passes_follows_the_number_of_rows(
@@ -445,11 +445,11 @@ def test_the_number_of_passes_follows_the_number_of_rows(
 
 def test_rows_that_repeat_get_more_passes(monkeypatch):
     X, y = table(200)
-    assert settings_of(monkeypatch, X, y).max_iter == 384
+    assert settings_of(monkeypatch, X, y).max_iter == 352
     some = np.r_[X[:150], X[:50]]
-    assert settings_of(monkeypatch, some, y).max_iter == 480
+    assert settings_of(monkeypatch, some, y).max_iter == 440
     few = np.r_[X[:190], X[:10]]
-    assert settings_of(monkeypatch, few, y).max_iter == 384
+    assert settings_of(monkeypatch, few, y).max_iter == 352
     assert settings_of(monkeypatch, some, y, early_stopping=False).max_iter == 200
     assert settings_of(monkeypatch, some, y, max_iter=7).max_iter == 7
 
