@@ -39,6 +39,8 @@ COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]
 
 # Steps of the training without a parameter: module, constant, value without the step.
 NO_WIDTH = (stacking, "_SPREADS", (0.0, 0.0, 1))
+NO_MARGIN = (stacking, "_MARGIN", 0.0)
+NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
 NO_CALIBRATION = (objectives, "_SPREAD_STEPS", (0.0,))
 
@@ -55,10 +57,13 @@ VARIANTS = {
     "embedding=none": Variant({"embedding": "none"}),
     "embedding=ple": Variant({"embedding": "ple"}),
     "embedding=ple+cos": Variant({"embedding": "ple+cos"}),
-    "no common width": Variant({}, (NO_WIDTH,)),
+    "no race": Variant({}, (NO_RACE,)),
+    "no common width": Variant({}, (NO_WIDTH, NO_MARGIN)),
     "no finish": Variant({}, (NO_FINISH,)),
     "no calibrated early stopping": Variant({}, (NO_CALIBRATION,)),
-    "none of the three": Variant({}, (NO_WIDTH, NO_FINISH, NO_CALIBRATION)),
+    "none of the last three": Variant(
+        {}, (NO_WIDTH, NO_MARGIN, NO_FINISH, NO_CALIBRATION)
+    ),
     "n_components=1": Variant({"n_components": 1}),
     "n_components=10": Variant({"n_components": 10}),
     "n_estimators=1": Variant({"n_estimators": 1}),

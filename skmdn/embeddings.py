@@ -45,8 +45,8 @@ class FeatureEmbedding(nn.Module):
     """
 
     bin_feature: Tensor
-    bin_left: Tensor
-    bin_width: Tensor
+    bin_slope: Tensor
+    bin_offset: Tensor
     bin_low: Tensor
     bin_high: Tensor
 

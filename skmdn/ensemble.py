@@ -33,7 +33,7 @@ _RACE = 1 / 3
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_000
 _BEHIND = 0.15
-_PASSED_ON = 0.7
+_PASSED_ON = 0.65
 
 # The finish: passes as a share of those before, and the largest step likewise. Rows
 # that occur again are worth learning by heart.
