@@ -69,6 +69,9 @@ VARIANTS = {
     "n_estimators=1": Variant({"n_estimators": 1}),
     "n_estimators=2": Variant({"n_estimators": 2}),
     "n_estimators=8": Variant({"n_estimators": 8}),
+    "n_estimators=3, hidden=(48, 48)": Variant(
+        {"n_estimators": 3, "hidden_layer_sizes": (48, 48)}
+    ),
     "hidden=(64, 64)": Variant({"hidden_layer_sizes": (64, 64)}),
     "hidden=(128, 128)": Variant({"hidden_layer_sizes": (128, 128)}),
     "learning_rate_init=0.005": Variant({"learning_rate_init": 0.005}),
@@ -111,7 +114,7 @@ def report(variant, results, default):
     if len(difference) > 1:
         error = difference.std(ddof=1) / math.sqrt(len(difference))
     print(
-        f"{variant:29} {nll:7.3f} {difference.mean():+7.3f} +- {error:5.3f} "
+        f"{variant:32} {nll:7.3f} {difference.mean():+7.3f} +- {error:5.3f} "
         f"{crps:8.4f} {coverage:5.2f} {seconds:7.1f}",
         flush=True,
     )
@@ -132,7 +135,7 @@ def main():
     for name in options.sets or known:
         X, y = training_rows(name, options.data)
         print(
-            f"{name}: {len(X)} rows\n{'':29}     NLL   minus default      CRPS", end=""
+            f"{name}: {len(X)} rows\n{'':32}     NLL   minus default      CRPS", end=""
         )
         print(" cover seconds")
         default = None

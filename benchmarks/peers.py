@@ -213,6 +213,9 @@ MODELS = {
     "skmdn": Model(skmdn, "skmdn", 0.1),
     "skmdn-ple": Model(partial(skmdn, embedding="ple"), "skmdn", 0.1),
     "skmdn-one-per-view": Model(partial(skmdn, n_estimators=1), "skmdn", 0.15),
+    "skmdn-cheap": Model(
+        partial(skmdn, n_estimators=3, hidden_layer_sizes=(48, 48)), "skmdn", 0.15
+    ),
     "skmdn-one-component": Model(partial(skmdn, n_components=1), "skmdn", 0.1),
     "scikit-mdn": Model(standardised(scikit_mdn), "scikit-mdn", 0.4),
     # Unscaled it does not get to targets as far from 0 as the toy's.

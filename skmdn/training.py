@@ -319,12 +319,13 @@ class Descent:
         """Run an epoch and tell whether it was the last."""
         best, history = self.best, self.history
         batches = _batches(self.rows, self.settings, self.generator, self.shuffled)
-        losses = []
+        total = self.flat.values.new_zeros(len(self.rows))
+        n_losses = 0
         for part in _parts(batches, self.settings.max_iter):
-            losses += _take_steps(self.optimizer, self.differentiate, part)
+            n_losses += _take_steps(self.optimizer, self.differentiate, part, total)
             if best is not None and _is_judged(self.epoch, self.settings):
                 best.judge(self.epoch)
-        mean_loss = torch.stack(losses).mean(0)
+        mean_loss = total / n_losses
         history.loss.append(_mean(mean_loss))
         if best is not None:
             history.held_out.append(_mean(best.current))
@@ -365,22 +366,27 @@ _N_EARLY = 20
 
 
 def _take_steps(
-    optimizer: Optimizer, differentiate: Differentiator, batches: list[Tensor]
-) -> list[Tensor]:
-    """Take a step for each batch and return the members' losses of every eighth.
+    optimizer: Optimizer,
+    differentiate: Differentiator,
+    batches: list[Tensor],
+    total: Tensor,
+) -> int:
+    """Take a step for each batch, add up the losses of every eighth and count them.
 
-    The gradient does not need the loss.
+    The gradient does not need the loss. Losses that were kept one by one would lie
+    between larger tensors in memory, which could then not be used again as a whole.
     """
-    values = []
+    n_losses = 0
     with differentiate.mode():
         for step, batch in enumerate(batches):
             with_loss = step % _LOSS_EVERY == 0
             losses = differentiate(batch, with_loss)
             optimizer.step()
             if losses is not None and with_loss:
-                values.append(losses)
+                total.add_(losses)
+                n_losses += 1
         optimizer.settle()
-    return values
+    return n_losses
 
 
 _LOSS_EVERY = 8
