@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 # What the widest layer of a forward pass may take: many rows of a wide input block
 # are worth splitting.
-_FORWARD_BYTES = 2**22
+_FORWARD_BYTES = 2**23
 
 # Small enough that the start is the marginal mixture, large enough that equal
 # components of a target with ties part.
