@@ -31,7 +31,7 @@ __all__ = ["EnsembleTraining", "split_for"]
 # all, ranks have not settled by then.
 _RACE = 1 / 3
 _FEWEST_PASSES = 12
-_FEWEST_STEPS = 1_000
+_FEWEST_STEPS = 1_500
 _BEHIND = 0.15
 _PASSED_ON = 0.65
 

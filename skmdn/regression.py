@@ -126,7 +126,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     -----
     The j-th networks of all views hold out the same rows. Each time these judge a
     network, its scales may get a common factor of at least 1. After a third of the
-    passes, in fits of 12 passes and 1 000 steps or more, views whose networks are 0.15
+    passes, in fits of 12 passes and 1 500 steps or more, views whose networks are 0.15
     nats worse than those of the best are dropped; the others share two thirds of the
     passes these had left. In the end views get the weights, and all scales one factor,
     that make the held-out rows most likely [2]_ [3]_. If a single target lies on a

@@ -25,7 +25,7 @@ def smooth(n_samples=600, seed=0):
 def quick(**kwargs):
     params = {
         "max_iter": 40,
-        "batch_size": 16,
+        "batch_size": 12,
         "n_estimators": 2,
         "hidden_layer_sizes": (32,),
     }
@@ -68,7 +68,7 @@ def test_views_that_are_alike_all_stay():
     ("change", "why"),
     [
         ({"max_iter": 8, "batch_size": 4}, "too few passes to tell"),
-        ({"batch_size": 64}, "too few steps to tell"),
+        ({"batch_size": 32}, "too few steps to tell"),
         ({"embedding": "ple"}, "one view"),
     ],
 )
