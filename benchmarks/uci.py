@@ -18,8 +18,8 @@ The settings of skmdn were chosen on training rows only, but for one choice betw
 that were both scored here: the last entry of "Tried and dropped" in
 ``doc/developer/decisions.rst``, which also tells what else has been scored here. The
 peers have their documented defaults, as their adapters in ``peers.py`` say. The
-Gaussian process is left out above 1000 training rows, where its cubic cost makes another
-method of it.
+Gaussian process is left out above 1000 training rows, where its cubic cost makes
+another method of it.
 
 Every model runs in an environment of its own (``requirements``) and in one process per
 set, with one thread. The splits go to the models in turn, so that timings of a split
