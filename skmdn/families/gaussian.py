@@ -1,33 +1,21 @@
-r"""Component families: the densities a mixture is made of.
-
-A :class:`Family` is mathematics without state. Its parameters travel beside it,
-in a dictionary of tensors whose shapes read ``batch + (n_components,) + event``;
-a component axis of length 1 means that all components share the parameter.
-Adding a family means adding one class here: nothing else in the package knows
-what a component is made of.
-
-Two kinds of methods make up the protocol. *Joint* ones take a point
-``y (..., 1, n_outputs)`` and describe the component as a whole; *marginal* ones
-work on every output by itself and keep the output axis.
-"""
+"""Normal components: independent outputs, or outputs that vary together."""
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["FAMILIES", "Family", "MultivariateNormal", "Normal", "make_family"]
+from .base import Family, Params, inverse_softplus, others
 
-Params = dict[str, Tensor]
+__all__ = ["MultivariateNormal", "Normal"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _SQRT_2 = math.sqrt(2.0)
 
 
-def _ndtr(offset: Tensor, std: Tensor) -> Tensor:
+def ndtr(offset: Tensor, std: Tensor) -> Tensor:
     """Return the normal distribution function, whose lower tail torch's own loses."""
     return torch.special.erfc(offset / (-_SQRT_2 * std)).mul_(0.5)
 
@@ -35,127 +23,6 @@ def _ndtr(offset: Tensor, std: Tensor) -> Tensor:
 def _square_norm(z: Tensor) -> Tensor:
     """Return the squared length along the last axis."""
     return z.square().sum(-1) if z.shape[-1] > 1 else z.squeeze(-1).square()
-
-
-def inverse_softplus(x: Tensor) -> Tensor:
-    """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
-    return x + torch.log(-torch.expm1(-x))
-
-
-@dataclass(frozen=True)
-class Family(ABC):
-    """Base of the component families: the protocol and what all of them share.
-
-    Attributes
-    ----------
-    event_ranks : dict of str to int
-        The parameters' names, each with the number of its axes that follow the
-        component axis.
-    gaussian : bool
-        Whether the components are normal, which closed forms ask for.
-    """
-
-    event_ranks: ClassVar[dict[str, int]]
-    gaussian: ClassVar[bool] = False
-
-    # The network's side: unconstrained numbers become valid parameters.
-
-    @abstractmethod
-    def raw_shapes(
-        self, n_components: int, n_outputs: int
-    ) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each unconstrained parameter a network has to make."""
-
-    @abstractmethod
-    def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Map unconstrained tensors ``(..., *raw_shape)`` to valid parameters."""
-
-    @abstractmethod
-    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
-        """Return raw values of components at ``centers`` with ``spreads``.
-
-        Parameters
-        ----------
-        centers : Tensor of shape (n_components, n_outputs)
-            Means.
-        spreads : Tensor of shape (n_components, n_outputs)
-            Standard deviations.
-        min_scale : float
-            The floor that :meth:`from_raw` adds.
-        """
-
-    @abstractmethod
-    def scales(self, params: Params) -> Tensor:
-        """Return the positive numbers, per component, whose collapse a prior stops."""
-
-    # Joint queries.
-
-    @abstractmethod
-    def log_prob(self, params: Params, y: Tensor) -> Tensor:
-        """Return log f_k(y) in nats, shape ``(..., n_components)``."""
-
-    @abstractmethod
-    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
-        """Draw one value for every leading index of ``params`` (no component axis)."""
-
-    @abstractmethod
-    def covariance(self, params: Params) -> Tensor:
-        """Return ``(..., n_components, n_outputs, n_outputs)``."""
-
-    @abstractmethod
-    def precision(self, params: Params) -> Tensor:
-        """Return the inverse of :meth:`covariance`, computed without inverting it."""
-
-    @abstractmethod
-    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
-        """Return the parameters of ``scale * y + shift`` (one number per output)."""
-
-    @abstractmethod
-    def widen(self, params: Params, factor: Tensor) -> Params:
-        """Return components whose deviations from the mean are ``factor`` times larger.
-
-        ``factor`` broadcasts to ``(..., n_components, n_outputs)``.
-        """
-
-    @abstractmethod
-    def marginal(self, params: Params, outputs: list[int]) -> Params:
-        """Return the parameters of the chosen outputs."""
-
-    @abstractmethod
-    def condition(
-        self, params: Params, outputs: list[int], values: Tensor
-    ) -> tuple[Params, Tensor]:
-        """Fix ``outputs`` at ``values (..., 1, len(outputs))``.
-
-        Returns
-        -------
-        params : dict of Tensor
-            Parameters of the remaining outputs, in their order.
-        log_prob : Tensor of shape (..., n_components)
-            Log density of ``values`` under each component.
-        """
-
-    # Marginal queries: everything is (..., n_components, n_outputs).
-
-    @abstractmethod
-    def mean(self, params: Params) -> Tensor:
-        """Return the components' means."""
-
-    @abstractmethod
-    def std(self, params: Params) -> Tensor:
-        """Return the components' standard deviations."""
-
-    @abstractmethod
-    def cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return P(Y <= y) per component and output, accurate in the lower tail."""
-
-    @abstractmethod
-    def sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return P(Y > y) per component and output, accurate in the upper tail."""
-
-    @abstractmethod
-    def ppf(self, params: Params, q: Tensor) -> Tensor:
-        """Return the quantile of each component and output at levels ``q``."""
 
 
 class _Gaussian(Family):
@@ -169,11 +36,11 @@ class _Gaussian(Family):
 
     def cdf(self, params: Params, y: Tensor) -> Tensor:
         """Return the normal distribution function."""
-        return _ndtr(y - params["mean"], self.std(params))
+        return ndtr(y - params["mean"], self.std(params))
 
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return one minus the distribution function, without the cancellation."""
-        return _ndtr(params["mean"] - y, self.std(params))
+        return ndtr(params["mean"] - y, self.std(params))
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return mean + std * ndtri(q)."""
@@ -271,7 +138,7 @@ class Normal(_Gaussian):
     ) -> tuple[Params, Tensor]:
         """Keep the other outputs as they are: only the weights learn from values."""
         log_prob = self.log_prob(self.marginal(params, outputs), values)
-        return self.marginal(params, _others(params, outputs)), log_prob
+        return self.marginal(params, others(params["mean"], outputs)), log_prob
 
 
 @dataclass(frozen=True)
@@ -406,7 +273,7 @@ class MultivariateNormal(_Gaussian):
         :math:`P_{aa}` and their mean moves by
         :math:`-P_{aa}^{-1} P_{ab} (y_b - \mu_b)`.
         """
-        rest = _others(params, outputs)
+        rest = others(params["mean"], outputs)
         n = len(outputs)
         factor = _reorder(params["precision_factor"], outputs + rest)
         mean = params["mean"]
@@ -420,10 +287,6 @@ class MultivariateNormal(_Gaussian):
         free = factor[..., n:, n:]
         moved = mean[..., rest] - _solve(free, pull)
         return {"mean": moved, "precision_factor": free}, self.log_prob(fixed, values)
-
-
-def _others(params: Params, outputs: list[int]) -> list[int]:
-    return [d for d in range(params["mean"].shape[-1]) if d not in outputs]
 
 
 def _inverse(lower: Tensor) -> Tensor:
@@ -453,45 +316,3 @@ def _reorder(factor: Tensor, order: list[int]) -> Tensor:
     triangle = torch.linalg.qr(permuted.flip(-1), mode="r").R.flip(-2, -1)
     sign = triangle.diagonal(dim1=-2, dim2=-1).sign()
     return triangle * sign.unsqueeze(-1)
-
-
-# What the names of the parameter ``family`` stand for: the class for independent
-# outputs and the one for outputs that vary together.
-FAMILIES = {"normal": (Normal, MultivariateNormal)}
-
-
-def make_family(family: "str | Family", covariance_type: str = "diag") -> Family:
-    """Return the family that a name stands for; an object is returned as it is.
-
-    Parameters
-    ----------
-    family : {"normal"} or Family
-        The name of a family, or a family.
-    covariance_type : {"full", "diag", "spherical", "tied"}, default="diag"
-        How the outputs vary together; an object brings its own.
-
-    Returns
-    -------
-    family : Family
-        The family.
-
-    Raises
-    ------
-    ValueError
-        If the name is not known.
-    """
-    if isinstance(family, Family):
-        return family
-    if family not in FAMILIES:
-        known = ", ".join(repr(name) for name in sorted(FAMILIES))
-        raise ValueError(
-            f"family={family!r} is not known: use one of {known}, or a Family object."
-        )
-    if covariance_type not in ("full", "diag", "spherical", "tied"):
-        raise ValueError(
-            f"covariance_type={covariance_type!r} is not known: use one of 'full', "
-            "'diag', 'spherical', 'tied'."
-        )
-    independent, joint = FAMILIES[family]
-    kind = independent if covariance_type in ("diag", "spherical") else joint
-    return kind(covariance_type)

@@ -1,0 +1,72 @@
+r"""Component families: the densities a mixture is made of.
+
+A :class:`Family` is mathematics without state. Its parameters travel beside it,
+in a dictionary of tensors whose shapes read ``batch + (n_components,) + event``;
+a component axis of length 1 means that all components share the parameter.
+Adding a family means adding one class here: nothing else in the package knows
+what a component is made of.
+
+Two kinds of methods make up the protocol. *Joint* ones take a point
+``y (..., 1, n_outputs)`` and describe the component as a whole; *marginal* ones
+work on every output by itself and keep the output axis. Families whose outputs are
+independent derive from :class:`IndependentFamily`, which has most of them.
+"""
+
+from .base import Family, IndependentFamily, Params, inverse_softplus
+from .gaussian import MultivariateNormal, Normal
+from .real import Gumbel, Laplace, Logistic
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Gumbel",
+    "IndependentFamily",
+    "Laplace",
+    "Logistic",
+    "MultivariateNormal",
+    "Normal",
+    "Params",
+    "inverse_softplus",
+    "make_family",
+]
+
+# What the names of the parameter ``family`` stand for: the class for independent
+# outputs and the one for outputs that vary together.
+FAMILIES = {"normal": (Normal, MultivariateNormal)}
+
+
+def make_family(family: "str | Family", covariance_type: str = "diag") -> Family:
+    """Return the family that a name stands for; an object is returned as it is.
+
+    Parameters
+    ----------
+    family : {"normal"} or Family
+        The name of a family, or a family.
+    covariance_type : {"full", "diag", "spherical", "tied"}, default="diag"
+        How the outputs vary together; an object brings its own.
+
+    Returns
+    -------
+    family : Family
+        The family.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    """
+    if isinstance(family, Family):
+        return family
+    if family not in FAMILIES:
+        known = ", ".join(repr(name) for name in sorted(FAMILIES))
+        raise ValueError(
+            f"family={family!r} is not known: use one of {known}, or a Family object."
+        )
+    if covariance_type not in ("full", "diag", "spherical", "tied"):
+        raise ValueError(
+            f"covariance_type={covariance_type!r} is not known: use one of 'full', "
+            "'diag', 'spherical', 'tied'."
+        )
+    independent, joint = FAMILIES[family]
+    kind = independent if covariance_type in ("diag", "spherical") else joint
+    return kind(covariance_type)

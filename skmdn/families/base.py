@@ -1,0 +1,235 @@
+"""What a component family is: the protocol, and what most families share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Family", "IndependentFamily", "Params", "inverse_softplus", "others"]
+
+Params = dict[str, Tensor]
+
+
+def inverse_softplus(x: Tensor) -> Tensor:
+    """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
+    return x + torch.log(-torch.expm1(-x))
+
+
+def others(values: Tensor, outputs: list[int]) -> list[int]:
+    """Return the outputs that are not among these."""
+    return [d for d in range(values.shape[-1]) if d not in outputs]
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """Base of the component families: the protocol and what all of them share.
+
+    Attributes
+    ----------
+    event_ranks : dict of str to int
+        The parameters' names, each with the number of its axes that follow the
+        component axis.
+    gaussian : bool
+        Whether the components are normal, which closed forms ask for.
+    discrete : bool
+        Whether the components are masses at single points: their "density" is a
+        probability.
+    units : {"location-scale", "scale", "none"}
+        Which changes of units keep the family: those of origin and scale, of scale
+        only, or none.
+    mirrors : bool
+        Whether -y has components of the same family.
+    """
+
+    event_ranks: ClassVar[dict[str, int]]
+    gaussian: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
+    units: ClassVar[str] = "location-scale"
+    mirrors: ClassVar[bool] = True
+
+    # Where the target may lie, and in which units.
+
+    def contains(self, y: Tensor) -> Tensor:
+        """Tell for each number whether it lies in the support."""
+        return y.isfinite()
+
+    def support(self) -> str:
+        """Return the support in words, for messages."""
+        return "all real numbers"
+
+    def in_units(self, scale: Sequence[float], shift: Sequence[float]) -> "Family":
+        """Return the family of ``(y - shift) / scale``, one number per output.
+
+        It differs if the family has numbers that are fixed in the units of y.
+        """
+        return self
+
+    def pinned(self, params: Params) -> Params:
+        """Return parameters whose fixed numbers are exactly those of this family.
+
+        A change of units there and back leaves rounding errors in them.
+        """
+        return params
+
+    # The network's side: unconstrained numbers become valid parameters.
+
+    @abstractmethod
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each unconstrained parameter a network has to make."""
+
+    @abstractmethod
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Map unconstrained tensors ``(..., *raw_shape)`` to valid parameters."""
+
+    @abstractmethod
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Return raw values of components at ``centers`` with ``spreads``.
+
+        Parameters
+        ----------
+        centers : Tensor of shape (n_components, n_outputs)
+            Means.
+        spreads : Tensor of shape (n_components, n_outputs)
+            Standard deviations.
+        min_scale : float
+            The floor that :meth:`from_raw` adds.
+        """
+
+    @abstractmethod
+    def scales(self, params: Params) -> Tensor:
+        """Return the positive numbers, per component, whose collapse a prior stops."""
+
+    # Joint queries.
+
+    @abstractmethod
+    def log_prob(self, params: Params, y: Tensor) -> Tensor:
+        """Return log f_k(y) in nats, shape ``(..., n_components)``."""
+
+    @abstractmethod
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Draw one value for every leading index of ``params`` (no component axis)."""
+
+    @abstractmethod
+    def covariance(self, params: Params) -> Tensor:
+        """Return ``(..., n_components, n_outputs, n_outputs)``."""
+
+    @abstractmethod
+    def precision(self, params: Params) -> Tensor:
+        """Return the inverse of :meth:`covariance`, computed without inverting it."""
+
+    @abstractmethod
+    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
+        """Return the parameters of ``scale * y + shift`` (one number per output)."""
+
+    @abstractmethod
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Return components whose deviations from the mean are ``factor`` times larger.
+
+        ``factor`` broadcasts to ``(..., n_components, n_outputs)``.
+        """
+
+    @abstractmethod
+    def marginal(self, params: Params, outputs: list[int]) -> Params:
+        """Return the parameters of the chosen outputs."""
+
+    @abstractmethod
+    def condition(
+        self, params: Params, outputs: list[int], values: Tensor
+    ) -> tuple[Params, Tensor]:
+        """Fix ``outputs`` at ``values (..., 1, len(outputs))``.
+
+        Returns
+        -------
+        params : dict of Tensor
+            Parameters of the remaining outputs, in their order.
+        log_prob : Tensor of shape (..., n_components)
+            Log density of ``values`` under each component.
+        """
+
+    # Marginal queries: everything is (..., n_components, n_outputs).
+
+    @abstractmethod
+    def mean(self, params: Params) -> Tensor:
+        """Return the components' means."""
+
+    @abstractmethod
+    def std(self, params: Params) -> Tensor:
+        """Return the components' standard deviations."""
+
+    @abstractmethod
+    def cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return P(Y <= y) per component and output, accurate in the lower tail."""
+
+    @abstractmethod
+    def sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return P(Y > y) per component and output, accurate in the upper tail."""
+
+    @abstractmethod
+    def ppf(self, params: Params, q: Tensor) -> Tensor:
+        """Return the quantile of each component and output at levels ``q``."""
+
+
+@dataclass(frozen=True)
+class IndependentFamily(Family):
+    r"""Base of families whose outputs are independent of each other.
+
+    .. math:: f(y) = \prod_d f_d(y_d \mid \theta_d)
+
+    Every parameter has a number per output, ``(..., n_components, n_outputs)``. A
+    subclass names its unconstrained numbers in ``raw_names`` and its parameters in
+    ``event_ranks``, and writes the links, the log density of one output and its
+    distribution function, quantile, mean, standard deviation and draws.
+
+    Attributes
+    ----------
+    raw_names : tuple of str
+        The numbers that a network makes, one of each for a component and output.
+    """
+
+    raw_names: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def log_density(self, params: Params, y: Tensor) -> Tensor:
+        """Return the log density of every output, ``(..., n_components, n_outputs)``.
+
+        It is -inf outside the support, never NaN, and differentiable there as well.
+        """
+
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return one number per component and output under each name."""
+        return dict.fromkeys(self.raw_names, (n_components, n_outputs))
+
+    def scales(self, params: Params) -> Tensor:
+        """Return the standard deviations."""
+        return self.std(params)
+
+    def log_prob(self, params: Params, y: Tensor) -> Tensor:
+        """Return the sum of the outputs' log densities."""
+        return self.log_density(params, y).sum(-1)
+
+    def covariance(self, params: Params) -> Tensor:
+        """Return diagonal matrices."""
+        return torch.diag_embed(self.std(params).square())
+
+    def precision(self, params: Params) -> Tensor:
+        """Return diagonal matrices."""
+        return torch.diag_embed(self.std(params).square().reciprocal())
+
+    def marginal(self, params: Params, outputs: list[int]) -> Params:
+        """Select: the outputs are independent given the component."""
+        return {name: value[..., outputs] for name, value in params.items()}
+
+    def condition(
+        self, params: Params, outputs: list[int], values: Tensor
+    ) -> tuple[Params, Tensor]:
+        """Keep the other outputs as they are: only the weights learn from values."""
+        log_prob = self.log_prob(self.marginal(params, outputs), values)
+        rest = others(self.mean(params), outputs)
+        return self.marginal(params, rest), log_prob

@@ -1,0 +1,171 @@
+"""Components on the whole real line that are not normal."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import IndependentFamily, Params, inverse_softplus
+
+__all__ = ["Gumbel", "Laplace", "Logistic"]
+
+_EULER = 0.57721566490153286
+
+
+@dataclass(frozen=True)
+class LocationScale(IndependentFamily):
+    r"""Base of families that are a standard variable times a scale plus a location.
+
+    .. math:: Y = m + s Z, \qquad \log f(y) = \log f_Z(z) - \log s,
+        \quad z = (y - m) / s
+
+    A subclass describes Z.
+    """
+
+    raw_names: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    event_ranks: ClassVar[dict[str, int]] = {"loc": 1, "scale": 1}
+
+    # Mean and standard deviation of Z.
+    _mean: ClassVar[float] = 0.0
+    _std: ClassVar[float] = 1.0
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _sf(self, z: Tensor) -> Tensor:
+        return self._cdf(-z)
+
+    def _ppf(self, q: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Apply the links: identity, and softplus above a floor."""
+        scale = min_scale + torch.nn.functional.softplus(raw["scale"])
+        return {"loc": raw["loc"], "scale": scale}
+
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Match means and standard deviations."""
+        scale = spreads / self._std
+        above = (scale - min_scale).clamp_min(0.1 * min_scale)
+        loc = centers - scale * self._mean
+        return {"loc": loc, "scale": inverse_softplus(above)}
+
+    def scales(self, params: Params) -> Tensor:
+        """Return the scales."""
+        return params["scale"]
+
+    def log_density(self, params: Params, y: Tensor) -> Tensor:
+        """Return the log density of Z less the log of the scale."""
+        scale = params["scale"]
+        return self._log_density((y - params["loc"]) / scale) - scale.log()
+
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Invert the distribution function of Z."""
+        uniform = torch.empty_like(params["loc"]).uniform_(generator=generator)
+        tiny = torch.finfo(uniform.dtype).tiny
+        noise = self._ppf(uniform.clamp_min_(tiny))
+        return params["loc"] + params["scale"] * noise
+
+    def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
+        """Scale and shift; the scale stays positive."""
+        return {
+            "loc": params["loc"] * scale + shift,
+            "scale": params["scale"] * scale.abs(),
+        }
+
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Multiply the scales around the means."""
+        scale = params["scale"] * factor
+        moved = (params["scale"] - scale) * self._mean
+        return {"loc": params["loc"] + moved, "scale": scale}
+
+    def mean(self, params: Params) -> Tensor:
+        """Return the means."""
+        return params["loc"] + self._mean * params["scale"]
+
+    def std(self, params: Params) -> Tensor:
+        """Return the standard deviations."""
+        return self._std * params["scale"]
+
+    def cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the distribution function of Z at the standardised points."""
+        return self._cdf((y - params["loc"]) / params["scale"])
+
+    def sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return one minus the distribution function, without the cancellation."""
+        return self._sf((y - params["loc"]) / params["scale"])
+
+    def ppf(self, params: Params, q: Tensor) -> Tensor:
+        """Return location + scale * quantile of Z."""
+        return params["loc"] + params["scale"] * self._ppf(q)
+
+
+@dataclass(frozen=True)
+class Laplace(LocationScale):
+    r"""Laplace components: a peak and exponential tails.
+
+    .. math:: f(y) = \frac{1}{2 s} \exp(-|y - m| / s)
+    """
+
+    _std: ClassVar[float] = math.sqrt(2.0)
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        return -z.abs() - math.log(2.0)
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        low = 0.5 * torch.exp(z.clamp_max(0.0))
+        return torch.where(z < 0.0, low, 1.0 - 0.5 * torch.exp(-z.clamp_min(0.0)))
+
+    def _ppf(self, q: Tensor) -> Tensor:
+        low = torch.log(2.0 * q.clamp_max(0.5))
+        return torch.where(q < 0.5, low, -torch.log(2.0 * (1.0 - q.clamp_min(0.5))))
+
+
+@dataclass(frozen=True)
+class Logistic(LocationScale):
+    r"""Logistic components: like normal ones, with exponential tails.
+
+    .. math:: f(y) = \frac{e^{-z}}{s (1 + e^{-z})^2}
+    """
+
+    _std: ClassVar[float] = math.pi / math.sqrt(3.0)
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        distance = z.abs()
+        return -distance - 2.0 * torch.log1p(torch.exp(-distance))
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def _ppf(self, q: Tensor) -> Tensor:
+        return torch.logit(q)
+
+
+@dataclass(frozen=True)
+class Gumbel(LocationScale):
+    r"""Gumbel components: the largest of many, with a tail to the right.
+
+    .. math:: F(y) = \exp(-e^{-z}), \qquad f(y) = \frac1s e^{-z - e^{-z}}
+    """
+
+    mirrors: ClassVar[bool] = False
+
+    _mean: ClassVar[float] = _EULER
+    _std: ClassVar[float] = math.pi / math.sqrt(6.0)
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        return -z - torch.exp(-z)
+
+    def _cdf(self, z: Tensor) -> Tensor:
+        return torch.exp(-torch.exp(-z))
+
+    def _sf(self, z: Tensor) -> Tensor:
+        return -torch.expm1(-torch.exp(-z))
+
+    def _ppf(self, q: Tensor) -> Tensor:
+        return -torch.log(-torch.log(q))
