@@ -22,8 +22,8 @@ from common import save
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from skmdn import families
 from skmdn.closed_form import ClosedFormGradient
+from skmdn.composition import Composition
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective, ScalePrior
@@ -45,9 +45,9 @@ def library_step(n_members, batch, n_features, hidden, n_components):
     source = torch.Generator().manual_seed(0)
     block = FeatureEmbedding(n_members, n_features, generator=source)
     trunk = MLP(n_members, block.n_out, hidden, "silu", generator=source)
-    parts = [(families.Normal(), n_components)]
+    composition = Composition.make("normal", n_components)
     head = MixtureHead(
-        n_members, trunk.n_out, 1, parts, min_scale=1e-3, generator=source
+        n_members, trunk.n_out, 1, composition, min_scale=1e-3, generator=source
     )
     network = MixtureNetwork(block, trunk, head).float()
     objective = MixtureObjective(

@@ -24,11 +24,12 @@ from .base import (
     repeated_share,
     resolve_device,
 )
+from .blocks import Block
 from .bridge import StreamedRows, generator_from, mapped_tensor, to_tensor
 from .closed_form import ClosedFormGradient
+from .composition import Composition
 from .distribution import PredictiveDistribution
 from .ensemble import EnsembleTraining, split_for
-from .families import make_family
 from .mixture import Mixture
 from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective, ScalePrior
@@ -180,7 +181,11 @@ class ConditionalMixture(TorchEstimator):
             self.module_.forget_joined()
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
-        self._y_scaler = Standardizer.fit(rows.y, rows.weights, orient=True)
+        self._composition = Composition.make(
+            self.family, self.n_components, self.covariance_type
+        )
+        self._check_support(rows.y)
+        self._y_scaler = self._target_units(rows)
         self._repeats = repeated_share(rows.X) > _REPEATED
         self._resolution = 0.0
         if self.n_outputs_ == 1:
@@ -198,10 +203,10 @@ class ConditionalMixture(TorchEstimator):
                 "hidden_layer_sizes must hold positive integers, got "
                 f"{self.hidden_layer_sizes!r}."
             )
-        family = make_family(self.family, self.covariance_type)
-        start = marginal_start(
-            self._y_scaler.transform(rows.y), rows.weights, self.n_components
+        composition = self._composition.in_units(
+            tuple(self._y_scaler.scale.tolist()), tuple(self._y_scaler.mean.tolist())
         )
+        start = self._start(rows)
         networks = []
         for view in views_for(self.embedding, *rows.X.shape, held_out):
             block = view.input_block(
@@ -218,8 +223,8 @@ class ConditionalMixture(TorchEstimator):
                 self.n_estimators,
                 trunk.n_out,
                 rows.y.shape[1],
-                [(family, self.n_components)],
-                min_scale=self._min_scale(),
+                composition,
+                min_scale=self._min_scale(rows),
                 temperature=self.temperature,
                 generator=generator,
             )
@@ -263,8 +268,46 @@ class ConditionalMixture(TorchEstimator):
             n_steps *= _MORE_REPEATED
         return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
-    def _min_scale(self):
-        return _MIN_SCALE if self.min_scale == "auto" else self.min_scale
+    def _start(self, rows):
+        """Describe the targets by components, in the units of the networks."""
+        units = Standardizer.fit(rows.y, rows.weights)
+        centers, spreads, shares = marginal_start(
+            units.transform(rows.y), rows.weights, self._composition.n_components
+        )
+        # From these units to the networks': the same where both centre and scale.
+        scale = units.scale / self._y_scaler.scale
+        shift = (units.mean - self._y_scaler.mean) / self._y_scaler.scale
+        return centers * scale + shift, spreads * np.abs(scale), shares
+
+    def _min_scale(self, rows):
+        share = _MIN_SCALE if self.min_scale == "auto" else self.min_scale
+        if self._composition.units == "none":
+            share *= float(Standardizer.fit(rows.y, rows.weights).scale.min())
+        return share
+
+    def _check_support(self, y):
+        """Refuse targets that no component allows."""
+        outside = ~self._composition.contains(to_tensor(y)).numpy()
+        if outside.any():
+            row = int(outside.argmax())
+            value = y[row, 0] if self._univariate else y[row].tolist()
+            raise ValueError(
+                f"y must lie in the support of family={self.family!r}, "
+                f"{self._composition.support()}: {outside.sum()} of {len(y)} rows do "
+                f"not, the first of them with {value}."
+            )
+
+    def _target_units(self, rows):
+        """Return the units in which the networks see the target."""
+        units = self._composition.units
+        if units == "location-scale":
+            mirrors = self._composition.mirrors
+            return Standardizer.fit(rows.y, rows.weights, orient=mirrors)
+        scale = np.ones(rows.y.shape[1])
+        if units == "scale":
+            scale = np.average(np.abs(rows.y), axis=0, weights=rows.weights)
+            scale[scale == 0.0] = 1.0
+        return Standardizer(np.zeros(len(scale)), scale)
 
     def _held_out_share(self, n_rows):
         stops = self.early_stopping
@@ -292,6 +335,7 @@ class ConditionalMixture(TorchEstimator):
         standard = all(ClosedFormGradient.applies(network) for network in networks)
         single = bool(hold_out and standard and not noisy)
         data = self._tensors(rows, torch.float32 if single else torch.float64)
+        self._log_scale = self._log_volume(rows)
         training = EnsembleTraining(
             self.module_,
             partial(self._objective, data=data, generator=generator),
@@ -326,11 +370,24 @@ class ConditionalMixture(TorchEstimator):
             *data,
             prior=_scale_prior(self._n_seen),
             n_rows=self._n_seen,
-            log_scale=float(np.log(np.abs(self._y_scaler.scale)).sum()),
+            log_scale=self._log_scale,
             x_noise=self.x_noise,
             y_noise=self.y_noise,
             generator=generator,
         )
+
+    def _log_volume(self, rows):
+        """Return the log volume of the target's units, on average over the rows.
+
+        A probability has no units: rows at points with a probability have none.
+        """
+        log_scale = float(np.log(np.abs(self._y_scaler.scale)).sum())
+        masses = [f for f in self._composition.families if f.discrete]
+        if not masses:
+            return log_scale
+        y = to_tensor(rows.y)
+        at_mass = torch.stack([f.contains(y).all(-1) for f in masses]).any(0)
+        return log_scale * float(np.average(~at_mass.numpy(), weights=rows.weights))
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""
@@ -346,8 +403,21 @@ class ConditionalMixture(TorchEstimator):
                 x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
                 parts.append(self.module_(x).map(lambda t: t.cpu().double()))
         mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
-        return mixture.affine(
-            to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
+        if self._composition.units != "none":
+            mixture = mixture.affine(
+                to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
+            )
+        blocks = [
+            Block(family, family.pinned(block.params), block.n_components)
+            for family, block in zip(
+                self._composition.families, mixture.blocks, strict=True
+            )
+        ]
+        return Mixture(mixture.log_weights, blocks)
+
+    def _distribution(self, X: np.ndarray) -> PredictiveDistribution:
+        return PredictiveDistribution(
+            self._mixture(X), self._univariate, layout=self._composition
         )
 
     def _n_rows_together(self) -> int:
@@ -358,10 +428,7 @@ class ConditionalMixture(TorchEstimator):
     ) -> np.ndarray:
         """Query the distribution of some rows at a time: memory stays bounded."""
         X = self._checked_X(X)
-        parts = [
-            query(PredictiveDistribution(self._mixture(X[rows]), self._univariate))
-            for rows in row_chunks(len(X))
-        ]
+        parts = [query(self._distribution(X[rows])) for rows in row_chunks(len(X))]
         return np.concatenate(parts)
 
 

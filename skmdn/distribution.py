@@ -98,7 +98,9 @@ class PredictiveDistribution(RowwiseMixture):
         if rows.ndim > 1:
             raise IndexError("Only rows can be indexed; see marginal for outputs.")
         chosen = self.mixture[to_tensor(np.atleast_1d(rows), dtype=torch.long)]
-        return PredictiveDistribution(chosen, self.univariate, rows.ndim == 0)
+        return PredictiveDistribution(
+            chosen, self.univariate, rows.ndim == 0, self.layout
+        )
 
     def __repr__(self) -> str:
         size = "" if self.single else f"n_samples={len(self)}, "
@@ -112,22 +114,23 @@ class PredictiveDistribution(RowwiseMixture):
     @property
     def weights(self) -> np.ndarray:
         """Mixture weights, ``(n_samples, n_components)``."""
-        return _frozen(self._rows(self.mixture.weights))
+        return _frozen(self._rows(self._components(self.mixture.weights)))
 
     @property
     def means(self) -> np.ndarray:
         """Component means, ``(n_samples, n_components[, n_outputs])``."""
-        return _frozen(self._rows(self.mixture.component_means(), 1))
+        return _frozen(self._rows(self._components(self.mixture.component_means()), 1))
 
     @property
     def stds(self) -> np.ndarray:
         """Component standard deviations, shaped like the means."""
-        return _frozen(self._rows(self.mixture.component_stds(), 1))
+        return _frozen(self._rows(self._components(self.mixture.component_stds()), 1))
 
     @property
     def covariances(self) -> np.ndarray:
         """Component covariances, ``(n_samples, n_components[, d, d])``, d outputs."""
-        return _frozen(self._rows(self.mixture.component_covariances(), 2))
+        covariances = self._components(self.mixture.component_covariances())
+        return _frozen(self._rows(covariances, 2))
 
     # Moments.
 
@@ -240,7 +243,11 @@ class PredictiveDistribution(RowwiseMixture):
         ValueError
             If a point is so far out that the density of every component is 0.
         """
-        return self._at_points(_responsibilities, y, 0)
+
+        def in_order(mixture: Mixture, points: Tensor) -> Tensor:
+            return self._components(_responsibilities(mixture, points), -1)
+
+        return self._at_points(in_order, y, 0)
 
     # Distribution functions, each output by itself.
 
@@ -438,7 +445,7 @@ class PredictiveDistribution(RowwiseMixture):
         chosen = self._outputs(outputs)
         univariate = isinstance(outputs, int | np.integer)
         return PredictiveDistribution(
-            self.mixture.marginal(chosen), univariate, self.single
+            self.mixture.marginal(chosen), univariate, self.single, self.layout
         )
 
     def condition(
@@ -481,7 +488,7 @@ class PredictiveDistribution(RowwiseMixture):
         fixed = checked_points(known, "values").expand(n_rows, -1)
         _responsibilities(self.mixture.marginal(chosen), fixed)
         return PredictiveDistribution(
-            self.mixture.condition(chosen, fixed), False, self.single
+            self.mixture.condition(chosen, fixed), False, self.single, self.layout
         )
 
 

@@ -42,6 +42,9 @@ class Mixture:
     Notes
     -----
     Points have shape ``(..., n_outputs)`` and broadcast against the batch axes.
+    Where some families are discrete and others are not, the density is taken with
+    respect to length and to the counting of the points with a mass together: at such a
+    point it is a probability, elsewhere a density.
     Queries *per output* (:meth:`cdf`, :meth:`ppf`, :meth:`crps`) describe the
     marginal distribution of every output and keep the output axis.
 
@@ -228,8 +231,29 @@ class Mixture:
         """Return log w_k + log f_k(y) in nats, ``(..., n_components)``."""
         y = y.unsqueeze(-2)
         parts = [block.family.log_prob(block.params, y) for block in self.blocks]
-        log_prob = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-        return self.log_weights + log_prob
+        if len(parts) == 1:
+            return self.log_weights + parts[0]
+        discrete = [block.family.discrete for block in self.blocks]
+        if any(discrete) and not all(discrete):
+            parts = self._without_mass_points(parts, y)
+        return self.log_weights + torch.cat(parts, -1)
+
+    def _without_mass_points(self, parts: list[Tensor], y: Tensor) -> list[Tensor]:
+        """Take the continuous components away from points that have a probability.
+
+        The density is one with respect to lengths and the counting of these points
+        together: at such a point a component without a mass there adds nothing.
+        """
+        masses = [
+            block.family.contains(y).all(-1)
+            for block in self.blocks
+            if block.family.discrete
+        ]
+        at_mass = torch.stack(torch.broadcast_tensors(*masses)).any(0)
+        return [
+            part if block.family.discrete else part.masked_fill(at_mass, -math.inf)
+            for block, part in zip(self.blocks, parts, strict=True)
+        ]
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Return the log density of points ``(..., n_outputs)`` in nats."""

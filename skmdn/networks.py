@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .families import Family
+from .composition import Composition
 from .mixture import Block, Mixture
 
 __all__ = [
@@ -135,8 +135,9 @@ class MixtureHead(nn.Module):
     ----------
     n_members, n_in, n_outputs : int
         Its size.
-    parts : sequence of (Family, int)
-        The families with their numbers of components.
+    composition : Composition
+        The families with their numbers of components, in the units of the
+        (standardised) target.
     min_scale : float
         The floor of every scale, in the units of the (standardised) target.
     temperature : float, default=1.0
@@ -150,18 +151,19 @@ class MixtureHead(nn.Module):
         n_members: int,
         n_in: int,
         n_outputs: int,
-        parts: Sequence[tuple[Family, int]],
+        composition: Composition,
         *,
         min_scale: float,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.parts = tuple(parts)
+        self.parts = tuple(composition.parts)
+        self.places = composition.places
         self.min_scale = min_scale
         self.temperature = temperature
-        self.n_components = sum(count for _, count in parts)
-        self.shapes = [f.raw_shapes(count, n_outputs) for f, count in parts]
+        self.n_components = composition.n_components
+        self.shapes = [f.raw_shapes(count, n_outputs) for f, count in self.parts]
         self.sizes = [self.n_components] + [
             math.prod(shape) for shapes in self.shapes for shape in shapes.values()
         ]
@@ -186,7 +188,10 @@ class MixtureHead(nn.Module):
         for (family, count), shapes in zip(self.parts, self.shapes, strict=True):
             raw = {name: next(chunks).unflatten(-1, s) for name, s in shapes.items()}
             params = family.from_raw(raw, self.min_scale)
-            blocks.append(Block(family, params, count))
+            block = Block(family, params, count)
+            # Fixed numbers do not come from the network.
+            fixed = any(value.ndim < logits.ndim for value in params.values())
+            blocks.append(block.expand_batch(logits.shape[:-1]) if fixed else block)
         mixture = Mixture.from_logits(logits, blocks, self.temperature)
         if self.training:
             return mixture
@@ -199,20 +204,17 @@ class MixtureHead(nn.Module):
         Parameters
         ----------
         centers, spreads : Tensor of shape (n_components, n_outputs)
-            Component means and standard deviations of the target.
+            Component means and standard deviations of the target, in the order of
+            the composition.
         shares : Tensor of shape (n_components,)
             Component weights.
         """
-        biases = [shares.log() * self.temperature]
-        counts = [count for _, count in self.parts]
-        for (family, _), shapes, mean, std in zip(
-            self.parts,
-            self.shapes,
-            centers.split(counts),
-            spreads.split(counts),
-            strict=True,
+        every = [place for places in self.places for place in places]
+        biases = [shares[every].log() * self.temperature]
+        for (family, _), shapes, places in zip(
+            self.parts, self.shapes, map(list, self.places), strict=True
         ):
-            raw = family.start(mean, std, self.min_scale)
+            raw = family.start(centers[places], spreads[places], self.min_scale)
             biases += [raw[name].flatten() for name in shapes]
         self.linear.bias.copy_(torch.cat(biases).expand_as(self.linear.bias))
 

@@ -31,9 +31,10 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     Parameters
     ----------
     n_components : int, default=5
-        Number of components K of each network.
-    family : {"normal"} or Family, default="normal"
-        What a component is: a name, or an object of :mod:`skmdn.families`.
+        Number of components K of each network, unless ``family`` lists them.
+    family : str, Family, or list or dict of these, default="normal"
+        What a component is: a name of :data:`skmdn.families.FAMILIES` or an object of
+        :mod:`skmdn.families`. A list names every component, a dict gives them names.
     covariance_type : {"diag", "full", "spherical", "tied"}, default="diag"
         How several outputs vary together within a component: independently, with
         a covariance matrix of its own, independently with one scale, or with one
@@ -177,7 +178,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
 
     _parameter_constraints: dict = {
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
-        "family": [StrOptions(set(FAMILIES)), Family],
+        "family": [StrOptions(set(FAMILIES)), Family, list, tuple, dict],
         "covariance_type": [StrOptions({"full", "diag", "spherical", "tied"})],
         "hidden_layer_sizes": [
             "array-like",
@@ -430,7 +431,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             the units of y; the components of the networks stand side by side.
         """
         X = self._checked_X(X)
-        return PredictiveDistribution(self._mixture(X), self._univariate)
+        return self._distribution(X)
 
     def log_prob(self, X, y):
         """Return the log density of each target, in nats.

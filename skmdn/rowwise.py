@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .bridge import to_numpy, to_tensor
+from .composition import Composition
 from .mixture import Mixture
 
 __all__ = ["RowwiseMixture", "checked_points"]
@@ -28,11 +30,14 @@ class RowwiseMixture:
         Whether arrays lack the axis for the outputs.
     single : bool, default=False
         Whether arrays lack the axis for the only row.
+    layout : Composition, optional
+        The order and the names of the components of each network.
     """
 
     mixture: Mixture
     univariate: bool
     single: bool = False
+    layout: Composition | None = None
 
     def __len__(self) -> int:
         if self.single:
@@ -48,6 +53,14 @@ class RowwiseMixture:
     def n_outputs(self) -> int:
         """Dimension of the target."""
         return self.mixture.n_outputs
+
+    def _components(self, values: Tensor, axis: int = 1) -> Tensor:
+        """Return numbers per component, which lie on this axis, in the user's order."""
+        if self.layout is None or len(self.layout.families) == 1:
+            return values
+        n_members = self.n_components // self.layout.n_components
+        order = torch.tensor(self.layout.order(n_members), device=values.device)
+        return values.index_select(axis, order)
 
     def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
         given = np.atleast_1d(outputs)

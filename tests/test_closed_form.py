@@ -8,6 +8,7 @@ from torch import nn
 
 from skmdn import closed_form
 from skmdn.closed_form import ClosedFormGradient
+from skmdn.composition import Composition
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
@@ -42,7 +43,7 @@ def network(
         n_members,
         trunk.n_out,
         n_outputs,
-        [(family or Normal("diag"), 4)],
+        Composition.make(family or Normal("diag"), 4),
         min_scale=0.01,
         temperature=temperature,
         generator=source,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from skmdn.composition import Composition
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import (
     ACTIVATIONS,
@@ -29,7 +30,7 @@ def network(n_members=3, n_outputs=2, parts=None, hidden=(8, 6), **kwargs):
         n_members,
         trunk.n_out,
         n_outputs,
-        parts,
+        Composition.make([f for f, count in parts for _ in range(count)], 0),
         min_scale=0.01,
         generator=source,
         **kwargs,

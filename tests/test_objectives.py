@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from skmdn.composition import Composition
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective, ScalePrior
@@ -21,7 +22,9 @@ FAMILIES = [
 def objective(family=FAMILIES[0], *, prior=(1.0, 0.2), n_rows=12, **kwargs):
     source = torch.Generator().manual_seed(0)
     trunk = MLP(2, 3, (4,), "tanh", generator=source)
-    head = MixtureHead(2, 4, 2, [(family, 3)], min_scale=0.01, generator=source)
+    head = MixtureHead(
+        2, 4, 2, Composition.make(family, 3), min_scale=0.01, generator=source
+    )
     network = MixtureNetwork(nn.Identity(), trunk, head)
     data = torch.randn(n_rows, 5, generator=source, dtype=torch.float64)
     weights = torch.rand(n_rows, generator=source, dtype=torch.float64) + 0.1

@@ -30,9 +30,14 @@ __all__ = [
     "make_family",
 ]
 
-# What the names of the parameter ``family`` stand for: the class for independent
-# outputs and the one for outputs that vary together.
-FAMILIES = {"normal": (Normal, MultivariateNormal)}
+# What the names of the parameter ``family`` stand for, beside "normal".
+_NAMED: dict[str, type[Family]] = {
+    "gumbel": Gumbel,
+    "laplace": Laplace,
+    "logistic": Logistic,
+}
+
+FAMILIES = ("normal", *_NAMED)
 
 
 def make_family(family: "str | Family", covariance_type: str = "diag") -> Family:
@@ -40,10 +45,11 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
 
     Parameters
     ----------
-    family : {"normal"} or Family
-        The name of a family, or a family.
+    family : str or Family
+        One of :data:`FAMILIES`, or a family.
     covariance_type : {"full", "diag", "spherical", "tied"}, default="diag"
-        How the outputs vary together; an object brings its own.
+        How the outputs of normal components vary together; those of other families
+        are independent, and an object brings its own.
 
     Returns
     -------
@@ -67,6 +73,9 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
             f"covariance_type={covariance_type!r} is not known: use one of 'full', "
             "'diag', 'spherical', 'tied'."
         )
-    independent, joint = FAMILIES[family]
-    kind = independent if covariance_type in ("diag", "spherical") else joint
-    return kind(covariance_type)
+    if family != "normal":
+        return _NAMED[family]()
+    independent = covariance_type in ("diag", "spherical")
+    return (
+        Normal(covariance_type) if independent else MultivariateNormal(covariance_type)
+    )

@@ -44,7 +44,7 @@ def check_density(family, params, frozen, points, rtol=1e-8):
     for y in points:
         found = family.log_density(params, at(y))
         log = "logpmf" if family.discrete else "logpdf"
-        expected = table(lambda y=y, **p: getattr(frozen(**p), log)(y), params)
+        expected = table(lambda **p: getattr(frozen(**p), log)(y), params)  # noqa: B023
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-10)
         assert not found.isnan().any()
     many = tensor(points).reshape(-1, 1, 1).expand(-1, 1, 2)
@@ -60,9 +60,8 @@ def check_tails(family, params, frozen, points, rtol=1e-8):
             found = getattr(family, name)(params, point)
             log = "logcdf" if name == "cdf" else "logsf"
             with np.errstate(all="ignore"):
-                expected = np.exp(
-                    table(lambda y=y, **p: getattr(frozen(**p), log)(y), params)
-                )
+                logs = table(lambda **p: getattr(frozen(**p), log)(y), params)  # noqa: B023
+                expected = np.exp(logs)
             np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-300)
 
 
