@@ -193,6 +193,7 @@ class ConditionalMixture(TorchEstimator):
         networks = self._networks(rows, weight_source, held_out=hold_out > 0.0)
         self.module_ = networks.to(device)
         self._shaped_by = shape
+        self._shaped_temperature = self.temperature
         return generator
 
     def _networks(self, rows, generator, *, held_out):
@@ -394,14 +395,16 @@ class ConditionalMixture(TorchEstimator):
         module = copy.deepcopy(self.module_).eval().requires_grad_(False)
         return {"module_": module.double()}
 
-    def _mixture(self, X: np.ndarray) -> Mixture:
+    def _mixture(self, X: np.ndarray, temperature: float = 1.0) -> Mixture:
         """Return the ensemble's mixture in the units of y, one per row."""
         device = next(self.module_.parameters()).device
         parts = []
         with torch.no_grad():
             for rows in row_chunks(len(X), self._n_rows_together()):
                 x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
-                parts.append(self.module_(x).map(lambda t: t.cpu().double()))
+                parts.append(
+                    self.module_(x, temperature).map(lambda t: t.cpu().double())
+                )
         mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
         if self._composition.units != "none":
             mixture = mixture.affine(
@@ -415,9 +418,17 @@ class ConditionalMixture(TorchEstimator):
         ]
         return Mixture(mixture.log_weights, blocks)
 
-    def _distribution(self, X: np.ndarray) -> PredictiveDistribution:
+    def _distribution(
+        self, X: np.ndarray, temperature: float | None = None
+    ) -> PredictiveDistribution:
+        """Return the distribution, at the temperature of the fit or another one."""
+        relative = 1.0
+        if temperature is not None:
+            if not temperature > 0.0:
+                raise ValueError(f"temperature must be positive, got {temperature!r}.")
+            relative = temperature / self._shaped_temperature
         return PredictiveDistribution(
-            self._mixture(X), self._univariate, layout=self._composition
+            self._mixture(X, relative), self._univariate, layout=self._composition
         )
 
     def _n_rows_together(self) -> int:

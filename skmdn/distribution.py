@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .bridge import gaussian_mixture, generator_from, to_tensor
 from .mixture import Mixture
-from .rowwise import RowwiseMixture, checked_points
+from .rowwise import RowwiseMixture, checked_points, explained, frozen
 
 __all__ = ["PredictiveDistribution"]
 
@@ -104,9 +104,10 @@ class PredictiveDistribution(RowwiseMixture):
 
     def __repr__(self) -> str:
         size = "" if self.single else f"n_samples={len(self)}, "
+        names = f", names={list(self.names)}" if self.names else ""
         return (
             f"{type(self).__name__}({size}n_outputs={self.n_outputs}, "
-            f"n_components={self.n_components})"
+            f"n_components={self.n_components}{names})"
         )
 
     # Parameters.
@@ -114,23 +115,23 @@ class PredictiveDistribution(RowwiseMixture):
     @property
     def weights(self) -> np.ndarray:
         """Mixture weights, ``(n_samples, n_components)``."""
-        return _frozen(self._rows(self._components(self.mixture.weights)))
+        return frozen(self._rows(self._components(self.mixture.weights)))
 
     @property
     def means(self) -> np.ndarray:
         """Component means, ``(n_samples, n_components[, n_outputs])``."""
-        return _frozen(self._rows(self._components(self.mixture.component_means()), 1))
+        return frozen(self._rows(self._components(self.mixture.component_means()), 1))
 
     @property
     def stds(self) -> np.ndarray:
         """Component standard deviations, shaped like the means."""
-        return _frozen(self._rows(self._components(self.mixture.component_stds()), 1))
+        return frozen(self._rows(self._components(self.mixture.component_stds()), 1))
 
     @property
     def covariances(self) -> np.ndarray:
         """Component covariances, ``(n_samples, n_components[, d, d])``, d outputs."""
         covariances = self._components(self.mixture.component_covariances())
-        return _frozen(self._rows(covariances, 2))
+        return frozen(self._rows(covariances, 2))
 
     # Moments.
 
@@ -245,7 +246,7 @@ class PredictiveDistribution(RowwiseMixture):
         """
 
         def in_order(mixture: Mixture, points: Tensor) -> Tensor:
-            return self._components(_responsibilities(mixture, points), -1)
+            return self._components(explained(mixture, points), -1)
 
         return self._at_points(in_order, y, 0)
 
@@ -359,7 +360,9 @@ class PredictiveDistribution(RowwiseMixture):
         crps : ndarray
             Shaped like the points, in the units of the target; lower is better.
         """
-        return self._at_points(Mixture.crps, y, 1)
+        # By quadrature there are many points for each component.
+        per_point = 1 if self.mixture.gaussian else 200 * self.n_components
+        return self._at_points(Mixture.crps, y, 1, per_point)
 
     # The whole distribution.
 
@@ -486,20 +489,7 @@ class PredictiveDistribution(RowwiseMixture):
                 f"({n_rows}, {len(chosen)}) or ({len(chosen)},)."
             )
         fixed = checked_points(known, "values").expand(n_rows, -1)
-        _responsibilities(self.mixture.marginal(chosen), fixed)
+        explained(self.mixture.marginal(chosen), fixed)
         return PredictiveDistribution(
             self.mixture.condition(chosen, fixed), False, self.single, self.layout
         )
-
-
-def _responsibilities(mixture: Mixture, points: Tensor) -> Tensor:
-    """Return responsibilities, or refuse where every component's density is 0."""
-    responsibilities = mixture.responsibilities(points)
-    if responsibilities.isnan().any():
-        raise ValueError("A point is so far out that no component explains it.")
-    return responsibilities
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array

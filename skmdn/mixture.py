@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
-from .crps import normal_crps
+from .crps import integrated_crps, normal_crps
 from .draws import choose_components, normal_draws
 from .modes import highest_mode
-from .numerics import find_root, log_sum_exp, panel_nodes
-from .quantiles import normal_quantiles
+from .numerics import log_sum_exp, panel_nodes
+from .quantiles import bracketed_quantiles, normal_quantiles
 
 __all__ = ["Block", "Mixture"]
 
@@ -201,6 +201,29 @@ class Mixture:
         ]
         return Mixture(self.log_weights, blocks)
 
+    def choose(self, components: Sequence[int]) -> "Mixture":
+        """Return the mixture of some components, whose weights sum to 1 again."""
+        blocks, first = [], 0
+        for block in self.blocks:
+            last = first + block.n_components
+            inside = [c - first for c in components if first <= c < last]
+            first = last
+            if inside:
+                full, params = block.expanded(), {}
+                for name, value in full.params.items():
+                    index = torch.tensor(inside, device=value.device)
+                    axis = block.component_axis(name)
+                    params[name] = value.index_select(axis, index)
+                blocks.append(Block(block.family, params, len(inside)))
+        log_weights = self.log_weights[..., sorted(components)]
+        return Mixture(torch.log_softmax(log_weights, -1), blocks)
+
+    def temper(self, temperature: float) -> "Mixture":
+        """Divide the logits of the weights by a temperature."""
+        if temperature == 1.0:
+            return self
+        return Mixture.from_logits(self.log_weights, self.blocks, temperature)
+
     def condition(self, outputs: list[int], values: Tensor) -> "Mixture":
         r"""Return the distribution of the other outputs given the values of these.
 
@@ -312,16 +335,17 @@ class Mixture:
     def cdf(self, y: Tensor) -> Tensor:
         """Return P(Y_d <= y_d) for every output, shaped like ``y``."""
         y = y.unsqueeze(-2)
-        cdf = self._average(self._per_point(lambda b: b.family.cdf(b.params, y)))
+        cdf = self._average(self.per_point(lambda b: b.family.cdf(b.params, y)))
         return cdf.clamp(max=1.0)
 
     def sf(self, y: Tensor) -> Tensor:
         """Return P(Y_d > y_d) for every output, accurate where it is small."""
         y = y.unsqueeze(-2)
-        sf = self._average(self._per_point(lambda b: b.family.sf(b.params, y)))
+        sf = self._average(self.per_point(lambda b: b.family.sf(b.params, y)))
         return sf.clamp(max=1.0)
 
-    def _per_point(self, query: Callable[[Block], Tensor]) -> Tensor:
+    def per_point(self, query: Callable[[Block], Tensor]) -> Tensor:
+        """Return what is asked of every block, side by side on the component axis."""
         parts = [query(block) for block in self.blocks]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
@@ -329,11 +353,8 @@ class Mixture:
         r"""Return the quantiles of every output.
 
         Those of normal components come from
-        :func:`skmdn.quantiles.normal_quantiles`. For other families the root of
-        :math:`F(x) = q` lies between the smallest and the largest quantile of the
-        components, where :func:`skmdn.numerics.find_root` finds it to the spacing
-        of floating-point numbers. Levels above one half are solved on the survival
-        function, which keeps the digits of :math:`1 - q`.
+        :func:`skmdn.quantiles.normal_quantiles`, those of others from
+        :func:`skmdn.quantiles.bracketed_quantiles`.
 
         Parameters
         ----------
@@ -345,7 +366,7 @@ class Mixture:
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
         if not self.gaussian:
-            return self._bracketed_quantiles(q)
+            return bracketed_quantiles(self, q)
         means, stds = self.component_means().mT, self.component_stds().mT
         weights = self.weights.unsqueeze(-2).expand_as(means)
         shape = (-1, self.n_components)
@@ -354,36 +375,14 @@ class Mixture:
         )
         return quantiles.reshape(*means.shape[:-1], len(q)).mT
 
-    def _bracketed_quantiles(self, q: Tensor) -> Tensor:
-        expanded = self.unsqueeze()
-        level = q[:, None]
-        upper = level > 0.5
-
-        def residual(x: Tensor) -> Tensor:
-            lower_tail = expanded.cdf(x) - level
-            upper_tail = (1.0 - level) - expanded.sf(x)
-            return torch.where(upper, upper_tail, lower_tail)
-
-        low, high = expanded._quantile_bracket(level)
-        spacing = torch.finfo(q.dtype).eps
-        xtol = spacing * expanded.component_stds().amin(-2)
-        return find_root(residual, low, high, xtol)
-
-    def _quantile_bracket(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        quantiles = self._per_point(
-            lambda block: block.family.ppf(block.params, level.unsqueeze(-2))
-        )
-        off = (self.log_weights == -math.inf).unsqueeze(-1)
-        low = quantiles.masked_fill(off, math.inf).amin(-2)
-        high = quantiles.masked_fill(off, -math.inf).amax(-2)
-        return low, high
-
     def crps(self, y: Tensor) -> Tensor:
         """Return the continuous ranked probability score of every output.
 
-        See :func:`skmdn.crps.normal_crps`.
+        See :func:`skmdn.crps.normal_crps`; for other families than the normal
+        :func:`skmdn.crps.integrated_crps`.
         """
-        self._need_gaussians("crps")
+        if not self.gaussian:
+            return integrated_crps(self, y)
         return normal_crps(
             self.weights, self.component_means(), self.component_stds(), y
         )
@@ -467,5 +466,5 @@ class Mixture:
         z = torch.linspace(-8.0, 8.0, 17, dtype=self.log_weights.dtype)
         levels = 0.5 * torch.special.erfc(z.to(self.log_weights.device) / -_SQRT_2)
         levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
-        edges = self._per_point(lambda b: b.family.ppf(b.params, levels))
+        edges = self.per_point(lambda b: b.family.ppf(b.params, levels))
         return edges.flatten(-2).sort(-1).values

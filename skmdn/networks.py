@@ -341,8 +341,12 @@ class MixtureEnsemble(nn.Module):
         for network in self.networks:
             network.get_parameter("head.log_spread").add_(log_factor)
 
-    def forward(self, x: Tensor) -> Mixture:
-        """Return one mixture per row of ``x (rows, n_features)``."""
-        parts = [network(x) for network in self.networks]
+    def forward(self, x: Tensor, temperature: float = 1.0) -> Mixture:
+        """Return one mixture per row of ``x (rows, n_features)``.
+
+        The temperature divides the logits of each network's weights once more, not
+        those of the ensemble.
+        """
+        parts = [network(x).temper(temperature) for network in self.networks]
         members = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
         return members.merge(self.log_weights)

@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = [
     "find_root",
     "gauss_bell",
+    "gauss_legendre",
     "least_exponent",
     "log_sum_exp",
     "own_units",
@@ -83,6 +84,23 @@ def _next_step(
         fc - fb
     )
     return torch.where(smooth & step.isfinite(), step, 0.5)
+
+
+def gauss_legendre(n_nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights of the rule on [-1, 1], in the type of a tensor.
+
+    They are eigenvalues and first entries of eigenvectors of a Jacobi matrix [1]_.
+
+    References
+    ----------
+    .. [1] G. H. Golub and J. H. Welsch, "Calculation of Gauss quadrature rules",
+       Mathematics of Computation 23(106), 1969.
+    """
+    k = torch.arange(1, n_nodes, dtype=torch.float64)
+    off = k / (4.0 * k.square() - 1.0).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    weights = 2.0 * vectors[0].square()
+    return nodes.to(like), weights.to(like)
 
 
 def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,14 @@ between two modes, x is free to lie anywhere that keeps the promise.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .numerics import least_exponent, own_units
+from .numerics import find_root, least_exponent, own_units
 
-__all__ = ["normal_quantiles"]
+__all__ = ["bracketed_quantiles", "normal_quantiles"]
 
 # Numbers at work at a time: few enough for the processor's cache.
 _BLOCK = 2**14
@@ -374,3 +375,61 @@ def _solve(
 def _relative(tolerance: float, like: Tensor) -> float:
     """Return a tolerance for float64, or what single precision can hold of it."""
     return tolerance if like.dtype == torch.float64 else 1e-5
+
+
+# A root this near to a point with a probability, relative to both, is that point.
+_SNAP = 1e-9
+
+
+def bracketed_quantiles(mixture: Any, q: Tensor) -> Tensor:
+    r"""Return quantiles of mixtures of any families.
+
+    The root of :math:`F(x) = q` lies between the smallest and the largest quantile of
+    the components, where :func:`skmdn.numerics.find_root` finds it to the spacing of
+    floating-point numbers. Levels above one half are solved on the survival function,
+    which keeps the digits of :math:`1 - q`. Where F jumps across the level, the
+    quantile is the point of the jump.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Of batch shape (...).
+    q : Tensor of shape (n_levels,)
+        Levels in (0, 1).
+
+    Returns
+    -------
+    quantiles : Tensor of shape (..., n_levels, n_outputs)
+    """
+    expanded = mixture.unsqueeze()
+    level = q[:, None]
+    upper = level > 0.5
+
+    def residual(x: Tensor) -> Tensor:
+        lower_tail = expanded.cdf(x) - level
+        upper_tail = (1.0 - level) - expanded.sf(x)
+        return torch.where(upper, upper_tail, lower_tail)
+
+    of_components = expanded.per_point(
+        lambda block: block.family.ppf(block.params, level.unsqueeze(-2))
+    )
+    off = (expanded.log_weights == -math.inf).unsqueeze(-1)
+    low = of_components.masked_fill(off, math.inf).amin(-2)
+    high = of_components.masked_fill(off, -math.inf).amax(-2)
+    stds = expanded.component_stds()
+    stds = stds.masked_fill((stds == 0.0) | ~stds.isfinite(), math.inf).amin(-2)
+    xtol = torch.finfo(q.dtype).eps * stds.masked_fill(stds.isinf(), 1.0)
+    return _at_masses(expanded, find_root(residual, low, high, xtol))
+
+
+def _at_masses(mixture: Any, points: Tensor) -> Tensor:
+    """Move points that are next to one with a probability onto it."""
+    tolerance = _SNAP * (1.0 + points.abs())
+    for block in mixture.blocks:
+        if block.family.discrete:
+            wide = points.unsqueeze(-2)
+            masses = block.family.nearest_mass(block.params, wide)
+            nearest = (masses - wide).abs().argmin(-2, keepdim=True)
+            mass = masses.gather(-2, nearest).squeeze(-2)
+            points = torch.where((mass - points).abs() <= tolerance, mass, points)
+    return points

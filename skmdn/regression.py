@@ -416,13 +416,17 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         """
         return self._query(X, lambda dist: dist.interval(coverage))
 
-    def predict_distribution(self, X):
+    def predict_distribution(self, X, *, temperature=None):
         """Return the whole conditional distribution.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Features.
+        temperature : float, default=None
+            Divides the logits of the weights instead of the estimator's: towards 0
+            only the likeliest component of each network is left, towards infinity all
+            weigh the same.
 
         Returns
         -------
@@ -430,8 +434,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             Its ``weights``, ``means`` and ``stds`` are the mixture's parameters in
             the units of y; the components of the networks stand side by side.
         """
-        X = self._checked_X(X)
-        return self._distribution(X)
+        return self._distribution(self._checked_X(X), temperature)
 
     def log_prob(self, X, y):
         """Return the log density of each target, in nats.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from .bridge import to_numpy, to_tensor
 from .composition import Composition
 from .mixture import Mixture
 
-__all__ = ["RowwiseMixture", "checked_points"]
+__all__ = ["RowwiseMixture", "checked_points", "explained", "frozen"]
 
 # Work arrays of about this many numbers stay in the processor's cache.
 _CHUNK_SIZE = 2**17
@@ -53,6 +54,39 @@ class RowwiseMixture:
     def n_outputs(self) -> int:
         """Dimension of the target."""
         return self.mixture.n_outputs
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the components of each network, if they have any."""
+        return None if self.layout is None else self.layout.names
+
+    def component(self, name: str) -> Self:
+        """Return the distribution of a named component, all networks together.
+
+        Parameters
+        ----------
+        name : str
+            A key of the dict that the estimator had as ``family``.
+
+        Returns
+        -------
+        dist : this class
+            Its weights sum to 1: they say which network speaks, not how likely the
+            component is.
+        """
+        chosen = self.mixture.choose(sorted(self._places(name)))
+        return type(self)(chosen, self.univariate, self.single)
+
+    def _places(self, name: str) -> list[int]:
+        """Return where the components of this name are in the mixture."""
+        if self.layout is None or self.layout.names is None:
+            raise ValueError("The components have no names: family was not a dict.")
+        if name not in self.layout.names:
+            known = ", ".join(map(repr, self.layout.names))
+            raise ValueError(f"No component is called {name!r}; there are {known}.")
+        n_each = self.layout.n_components
+        order = self.layout.order(self.n_components // n_each)
+        return order[self.layout.names.index(name) :: n_each]
 
     def _components(self, values: Tensor, axis: int = 1) -> Tensor:
         """Return numbers per component, which lie on this axis, in the user's order."""
@@ -106,10 +140,11 @@ class RowwiseMixture:
         query: Callable[[Mixture, Tensor], Tensor],
         y: ArrayLike,
         output_axes: int,
+        per_point: int = 1,
     ) -> np.ndarray:
         """Query every point and give the answer the points' arrangement."""
         points, shape = self._points(y)
-        cost = points.shape[1:].numel() * self.n_components
+        cost = points.shape[1:].numel() * self.n_components * per_point
         result = self._by_rows(
             lambda part, some: query(part.unsqueeze(), some), cost, points
         )
@@ -144,3 +179,17 @@ def checked_points(values: np.ndarray, name: str = "y") -> Tensor:
     if np.isnan(values).any():
         raise ValueError(f"{name} contains NaN.")
     return to_tensor(values)
+
+
+def explained(mixture: Mixture, points: Tensor) -> Tensor:
+    """Return responsibilities, or refuse where every component's density is 0."""
+    responsibilities = mixture.responsibilities(points)
+    if responsibilities.isnan().any():
+        raise ValueError("A point is so far out that no component explains it.")
+    return responsibilities
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """Return the array itself, which can no longer be written to."""
+    array.flags.writeable = False
+    return array

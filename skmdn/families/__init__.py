@@ -75,7 +75,6 @@ def make_family(family: "str | Family", covariance_type: str = "diag") -> Family
         )
     if family != "normal":
         return _NAMED[family]()
-    independent = covariance_type in ("diag", "spherical")
-    return (
-        Normal(covariance_type) if independent else MultivariateNormal(covariance_type)
-    )
+    if covariance_type in ("diag", "spherical"):
+        return Normal(covariance_type)
+    return MultivariateNormal(covariance_type)

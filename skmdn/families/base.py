@@ -173,6 +173,22 @@ class Family(ABC):
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the quantile of each component and output at levels ``q``."""
 
+    def masses_between(
+        self, params: Params, low: Tensor, high: Tensor, most: int
+    ) -> Tensor | None:
+        """Return the points with a probability in an interval, ``(..., n, n_outputs)``.
+
+        Discrete families have to say it; None if there are more than ``most``.
+        """
+        raise NotImplementedError
+
+    def nearest_mass(self, params: Params, y: Tensor) -> Tensor:
+        """Return the point with a probability that is nearest to ``y``.
+
+        Discrete families have to say it.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class IndependentFamily(Family):
