@@ -26,6 +26,8 @@ MODULES = (
     "skmdn.objectives",
     "skmdn.plotting",
     "skmdn.report",
+    "skmdn.special",
+    "skmdn.tails",
     "skmdn.training",
 )
 # What a user calls must document every parameter and result; inside the torch core

@@ -26,8 +26,10 @@ TORCH_ONLY = {
     "numerics",
     "objectives",
     "quantiles",
+    "special",
     "stacking",
     "steps",
+    "tails",
     "training",
 }
 

@@ -13,19 +13,27 @@ independent derive from :class:`IndependentFamily`, which has most of them.
 """
 
 from .base import Family, IndependentFamily, Params, inverse_softplus
+from .bounded import Beta, TruncatedNormal
 from .gaussian import MultivariateNormal, Normal
+from .positive import Exponential, Gamma, LogNormal, Weibull
 from .real import Gumbel, Laplace, Logistic
 
 __all__ = [
     "FAMILIES",
+    "Beta",
+    "Exponential",
     "Family",
+    "Gamma",
     "Gumbel",
     "IndependentFamily",
     "Laplace",
+    "LogNormal",
     "Logistic",
     "MultivariateNormal",
     "Normal",
     "Params",
+    "TruncatedNormal",
+    "Weibull",
     "inverse_softplus",
     "make_family",
 ]
