@@ -16,12 +16,11 @@ from skmdn.tails import (
     TINY,
     Place,
     by_rows,
-    log_constant,
+    log_peak,
     odds_place,
     probability,
     slopes,
     smaller_tail,
-    stirling,
 )
 
 __all__ = [
@@ -126,8 +125,9 @@ def _student_slopes(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     in_df = 0.5 * (0.5 * in_a + in_odds / df)
     inside = (t != 0) & t.isfinite()
     in_df = torch.where(inside, torch.where(t > 0, -in_df, in_df), 0.0)
-    # The density at 0, by the odds of the mean, which belong to t = 1
-    peak = log_constant(a, b) + (a + b) * df.reciprocal().log1p()
+    # The density at 0, from that at t = 1, which has the odds of the mean
+    peak = (a * (b / (a + b))).log() + log_peak(a, b)
+    peak = peak + (a + b) * df.reciprocal().log1p()
     ratio = (t.abs() / df.sqrt()).clamp(max=1e150)
     return in_df, (peak - (a + b) * ratio.square().log1p()).exp()
 
@@ -185,8 +185,7 @@ def _start(a: Tensor, b: Tensor, q: Tensor) -> Tensor:
        2013, section 2.4.
     """
     shift, log_q = (a / b).log1p(), q.log()
-    constant = stirling(a + b) - stirling(a) - stirling(b)
-    power = (log_q + (1.0 - a - b) * shift - constant) / a
+    power = (log_q + (1.0 - a - b) * shift - log_peak(a, b)) / a
     deviation = -torch.special.ndtri(q) * (b / (a * (a + b))).sqrt()
     minus_log = (b / a).log1p() + deviation - log_q / a
     minus_log = torch.where(b <= 1.0, -log_q / a, torch.maximum(minus_log, -log_q / a))
@@ -204,7 +203,8 @@ def _step(a: Tensor, b: Tensor, log_q: Tensor, at: Tensor) -> tuple[Tensor, Tens
     log_density, mass, upper = smaller_tail(a, b, place)
     below = 1.0 - log_density.exp() * mass
     residual = torch.where(upper, below.log(), log_density + mass.log()) - log_q
-    slope = torch.where(upper, log_density.exp() / below, 1.0 / mass)
+    density = log_density.exp() / below
+    slope = a * (b / (a + b)) * torch.where(upper, density, 1.0 / mass)
     bend = a * place.y - b * place.x - slope
     newton = -residual / slope
     return newton / (1.0 + 0.5 * newton * bend).clamp(0.5, 2.0), residual

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skmdn.composition import Composition
-from skmdn.families import MultivariateNormal, Normal
+from skmdn.families import MultivariateNormal, Normal, PointMass
 from skmdn.networks import (
     ACTIVATIONS,
     MLP,
@@ -128,6 +128,31 @@ def test_several_families_share_a_head():
     assert [block.n_components for block in mixture.blocks] == [2, 3]
     difference = mixture.component_means() - centers
     assert difference.abs().mean() < 0.3
+
+
+def test_a_component_may_need_no_numbers():
+    parts = ((PointMass(0.5), 2), (Normal(), 1))
+    model, x = network(parts=parts), rows(3, 6, 5)
+    assert model.head.linear.weight.shape[1] == 3 + 2 + 2
+    model.head.start(
+        rows(3, 2),
+        torch.ones(3, 2, dtype=torch.float64),
+        torch.full((3,), 1 / 3, dtype=torch.float64),
+    )
+    mixture = model(x)
+    value = mixture.blocks[0].params["value"]
+    torch.testing.assert_close(value, torch.full_like(value, 0.5))
+    assert value.shape == (3, 6, 2, 2)
+    at_value = mixture.log_prob(torch.full_like(value[..., 0, :], 0.5))
+    at_value.sum().backward()
+    assert model.head.linear.weight.grad.isfinite().all()
+    # Every view of the mixture takes the mass along.
+    assert mixture[0, 1].blocks[0].params["value"].shape == (2, 2)
+    assert model.eval()(x).merge().component_means().shape == (6, 9, 2)
+    draws = mixture.sample(7, generator())
+    assert draws.shape == (3, 6, 7, 2)
+    assert (draws == 0.5).all(-1).any()
+    assert network(parts=parts).float()(x.float()).log_weights.dtype == torch.float32
 
 
 def test_temperature_divides_the_logits():

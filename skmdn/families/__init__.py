@@ -14,11 +14,14 @@ independent derive from :class:`IndependentFamily`, which has most of them.
 
 from .base import Family, IndependentFamily, Params, inverse_softplus
 from .bounded import Beta, TruncatedNormal
+from .counts import Bernoulli, NegativeBinomial, Poisson
 from .gaussian import MultivariateNormal, Normal
+from .point_mass import PointMass
 from .positive import Exponential, Gamma, LogNormal, Weibull
-from .real import Gumbel, Laplace, Logistic
+from .real import Gumbel, Laplace, Logistic, StudentT
 
 __all__ = [
+    "Bernoulli",
     "FAMILIES",
     "Beta",
     "Exponential",
@@ -30,8 +33,12 @@ __all__ = [
     "LogNormal",
     "Logistic",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
     "Params",
+    "PointMass",
+    "Poisson",
+    "StudentT",
     "TruncatedNormal",
     "Weibull",
     "inverse_softplus",
@@ -40,9 +47,18 @@ __all__ = [
 
 # What the names of the parameter ``family`` stand for, beside "normal".
 _NAMED: dict[str, type[Family]] = {
+    "bernoulli": Bernoulli,
+    "beta": Beta,
+    "exponential": Exponential,
+    "gamma": Gamma,
     "gumbel": Gumbel,
     "laplace": Laplace,
     "logistic": Logistic,
+    "lognormal": LogNormal,
+    "negative_binomial": NegativeBinomial,
+    "poisson": Poisson,
+    "student_t": StudentT,
+    "weibull": Weibull,
 }
 
 FAMILIES = ("normal", *_NAMED)

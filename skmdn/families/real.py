@@ -7,11 +7,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.special import stdtr, stdtrit
+from skmdn.tails import stirling
+
 from .base import IndependentFamily, Params, inverse_softplus
 
-__all__ = ["Gumbel", "Laplace", "Logistic"]
+__all__ = ["Gumbel", "Laplace", "Logistic", "StudentT"]
 
 _EULER = 0.57721566490153286
+_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+
+# Learned degrees of freedom stay above this, where the variance is finite, and begin
+# at that.
+_LEAST_DF = 2.001
+_START_DF = 5.0
+# Fixed degrees below this start with the scale of this many: the variance, infinite
+# from 2 down, says too little there.
+_HEAVIEST_START = 3.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class LocationScale(IndependentFamily):
     def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
         """Scale and shift; the scale stays positive."""
         return {
+            **params,
             "loc": params["loc"] * scale + shift,
             "scale": params["scale"] * scale.abs(),
         }
@@ -82,7 +95,7 @@ class LocationScale(IndependentFamily):
         """Multiply the scales around the means."""
         scale = params["scale"] * factor
         moved = (params["scale"] - scale) * self._mean
-        return {"loc": params["loc"] + moved, "scale": scale}
+        return {**params, "loc": params["loc"] + moved, "scale": scale}
 
     def mean(self, params: Params) -> Tensor:
         """Return the means."""
@@ -169,3 +182,101 @@ class Gumbel(LocationScale):
 
     def _ppf(self, q: Tensor) -> Tensor:
         return -torch.log(-torch.log(q))
+
+
+@dataclass(frozen=True)
+class StudentT(LocationScale):
+    r"""Student components: like normal ones, with tails as heavy as the data's.
+
+    .. math::
+        f(y) = \frac{\Gamma((\nu + 1) / 2)}{\Gamma(\nu / 2) \sqrt{\pi \nu}\, s}
+        \left(1 + \frac{z^2}{\nu}\right)^{-(\nu + 1) / 2}
+
+    The normal density is the limit of many degrees of freedom and is reached without
+    loss of digits.
+
+    Parameters
+    ----------
+    df : float, optional
+        The degrees of freedom :math:`\nu`; learned by default, and then more than 2,
+        so that there is a variance. They travel as a parameter in both cases.
+    """
+
+    df: float | None = None
+
+    raw_names: ClassVar[tuple[str, ...]] = ("loc", "scale", "df")
+    event_ranks: ClassVar[dict[str, int]] = {"loc": 1, "scale": 1, "df": 1}
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of degrees of freedom."""
+        if self.df is not None and not 0.0 < self.df < math.inf:
+            raise ValueError(f"df={self.df!r} has to be a positive number, or None.")
+
+    def raw_shapes(
+        self, n_components: int, n_outputs: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return two numbers per component and output; three if df is learned."""
+        names = self.raw_names if self.df is None else self.raw_names[:2]
+        return dict.fromkeys(names, (n_components, n_outputs))
+
+    def from_raw(self, raw: Params, min_scale: float) -> Params:
+        """Apply the links: identity, and softplus above two floors."""
+        params = super().from_raw(raw, min_scale)
+        if self.df is None:
+            df = _LEAST_DF + torch.nn.functional.softplus(raw["df"])
+        else:
+            df = raw["loc"].new_tensor(self.df).expand_as(raw["loc"])
+        return {**params, "df": df}
+
+    def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
+        """Match means and, from df = 3 on, standard deviations."""
+        df = _START_DF if self.df is None else max(self.df, _HEAVIEST_START)
+        raw = super().start(centers, spreads * math.sqrt((df - 2.0) / df), min_scale)
+        if self.df is None:
+            raw["df"] = inverse_softplus(torch.full_like(centers, df - _LEAST_DF))
+        return raw
+
+    def log_density(self, params: Params, y: Tensor) -> Tensor:
+        """Return the log density; in its constant no large terms cancel."""
+        scale, df = params["scale"], params["df"]
+        z = (y - params["loc"]) / scale
+        half = 0.5 * df
+        peak = stirling(half + 0.5) - stirling(half)
+        peak = peak + (half - 0.5) * (1.0 / df).log1p() - (0.5 + _LOG_SQRT_2PI)
+        return peak - (half + 0.5) * (z.square() / df).log1p() - scale.log()
+
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Return normal noise in scales that are drawn as well."""
+        half = 0.5 * params["df"]
+        noise = torch.empty_like(params["loc"]).normal_(generator=generator)
+        precision = torch._standard_gamma(half, generator=generator) / half
+        return params["loc"] + params["scale"] * noise * precision.rsqrt()
+
+    def mean(self, params: Params) -> Tensor:
+        """Return the locations, the centres of symmetry even where df <= 1.
+
+        There the mean does not exist.
+        """
+        return params["loc"]
+
+    def std(self, params: Params) -> Tensor:
+        """Return the standard deviations, infinite where df <= 2."""
+        df = params["df"]
+        finite = df > 2.0
+        safe = torch.where(finite, df, 3.0)
+        factor = torch.where(finite, (safe / (safe - 2.0)).sqrt(), torch.inf)
+        return params["scale"] * factor
+
+    def cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the distribution function of the standardised points."""
+        z = (y - params["loc"]) / params["scale"]
+        return stdtr(params["df"], z)
+
+    def sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the distribution function of the mirrored points."""
+        z = (params["loc"] - y) / params["scale"]
+        return stdtr(params["df"], z)
+
+    def ppf(self, params: Params, q: Tensor) -> Tensor:
+        """Return location + scale * quantile of Z."""
+        return params["loc"] + params["scale"] * stdtrit(params["df"], q)
