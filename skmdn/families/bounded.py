@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skmdn.special import betainc, betaincc, betaincinv
-from skmdn.tails import log_constant
+from skmdn.tails import stirling
 
 from .base import IndependentFamily, Params, inverse_softplus
 from .bell import SQRT_2PI, log_mass, moments, nearest
@@ -165,7 +165,9 @@ class Beta(Bounded):
         # Written with the place relative to the mean, so that nothing large cancels
         # where a + b is large: the linear parts of the two logarithms add up to 0.
         ratios = a * _log_less(below, total / a) + b * _log_less(above, total / b)
-        value = ratios + log_constant(a, b) - (below * above * size).log()
+        peak = a.log() + b.log() - total.log()
+        peak = peak + stirling(total) - stirling(a) - stirling(b)
+        value = ratios + peak - (below * above * size).log()
         return torch.where(inside, value, -torch.inf)
 
     def _tail(self, params: Params, y: Tensor, upper: bool) -> Tensor:

@@ -393,7 +393,7 @@ class Exponential(Positive):
 
     def widen(self, params: Params, factor: Tensor) -> Params:
         """Return the components as they are: their means are their deviations."""
-        return params
+        return {"rate": torch.broadcast_tensors(params["rate"], factor)[0]}
 
     def mean(self, params: Params) -> Tensor:
         """Return the means."""
