@@ -25,7 +25,13 @@ from .base import (
     resolve_device,
 )
 from .blocks import Block
-from .bridge import StreamedRows, generator_from, mapped_tensor, to_tensor
+from .bridge import (
+    StreamedRows,
+    generator_from,
+    mapped_tensor,
+    to_numpy,
+    to_tensor,
+)
 from .closed_form import ClosedFormGradient
 from .composition import Composition
 from .distribution import PredictiveDistribution
@@ -288,7 +294,7 @@ class ConditionalMixture(TorchEstimator):
 
     def _check_support(self, y):
         """Refuse targets that no component allows."""
-        outside = ~self._composition.contains(to_tensor(y)).numpy()
+        outside = ~to_numpy(self._composition.contains(to_tensor(y)))
         if outside.any():
             row = int(outside.argmax())
             value = y[row, 0] if self._univariate else y[row].tolist()
@@ -388,7 +394,8 @@ class ConditionalMixture(TorchEstimator):
             return log_scale
         y = to_tensor(rows.y)
         at_mass = torch.stack([f.contains(y).all(-1) for f in masses]).any(0)
-        return log_scale * float(np.average(~at_mass.numpy(), weights=rows.weights))
+        share = np.average(~to_numpy(at_mass), weights=rows.weights)
+        return log_scale * float(share)
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""

@@ -118,7 +118,7 @@ def integrated_crps(mixture: Any, y: Tensor) -> Tensor:
     ValueError
         If a component spreads over too many integers to add them up.
     """
-    z = torch.linspace(*_DEVIATES, dtype=y.dtype, device=y.device)  # type: ignore[arg-type]
+    z = torch.linspace(*_DEVIATES, dtype=y.dtype, device=y.device)
     levels = 0.5 * torch.special.erfc(z / -_SQRT_2)
     levels = levels.clamp(max=1.0 - torch.finfo(y.dtype).eps).view(-1, 1, 1)
     expanded = mixture.unsqueeze()

@@ -34,6 +34,8 @@ class PredictiveDistribution(RowwiseMixture):
         outputs.
     single : bool, default=False
         Whether the only row stands for itself; then no array has an axis for rows.
+    layout : Composition, optional
+        The order and the names of the components of each network.
 
     Notes
     -----

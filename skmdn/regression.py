@@ -33,8 +33,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     n_components : int, default=5
         Number of components K of each network, unless ``family`` lists them.
     family : str, Family, or list or dict of these, default="normal"
-        What a component is: a name of :data:`skmdn.families.FAMILIES` or an object of
-        :mod:`skmdn.families`. A list names every component, a dict gives them names.
+        What a component is: a name or an object of :mod:`skmdn.families`. A list tells
+        it of every component, a dict gives them names.
     covariance_type : {"diag", "full", "spherical", "tied"}, default="diag"
         How several outputs vary together within a component: independently, with
         a covariance matrix of its own, independently with one scale, or with one
@@ -149,8 +149,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     Rows of weight 0 are dropped. A row of weight 2 equals the row repeated as long
     as training is full-batch without held-out rows and noise (below 50 rows with the
     defaults); otherwise about so: splits, shuffles and the rules above see rows.
-    A constant target or feature is only centred: its scale counts as 1. More components
-    than rows are allowed; the superfluous ones overlap.
+    A constant target or feature is only centred: its scale counts as 1.
 
     References
     ----------
@@ -171,9 +170,8 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
     >>> model = MixtureDensityRegressor(random_state=0, max_iter=50).fit(X, y)
     >>> model.predict_quantiles([[0.9]], [0.25, 0.75]).round(0)
     array([[-2.,  2.]])
-    >>> dist = model.predict_distribution([[0.5]])
-    >>> dist.weights.shape, dist.means.shape, dist.stds.shape
-    ((1, 60), (1, 60), (1, 60))
+    >>> model.predict_distribution([[0.5]]).weights.shape
+    (1, 60)
     """
 
     _parameter_constraints: dict = {
@@ -424,9 +422,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         X : array-like of shape (n_samples, n_features)
             Features.
         temperature : float, default=None
-            Divides the logits of the weights instead of the estimator's: towards 0
-            only the likeliest component of each network is left, towards infinity all
-            weigh the same.
+            Replaces the estimator's: it divides the logits of the weights.
 
         Returns
         -------

@@ -93,7 +93,7 @@ class RowwiseMixture:
         if self.layout is None or len(self.layout.families) == 1:
             return values
         n_members = self.n_components // self.layout.n_components
-        order = torch.tensor(self.layout.order(n_members), device=values.device)
+        order = to_tensor(self.layout.order(n_members), dtype=torch.long)
         return values.index_select(axis, order)
 
     def _outputs(self, outputs: int | Sequence[int]) -> list[int]:
