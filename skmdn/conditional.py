@@ -185,6 +185,7 @@ class ConditionalMixture(TorchEstimator):
                 )
             self.module_ = copy.deepcopy(self.module_).to(device)
             self.module_.forget_joined()
+            self._check_support(rows.y)
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._composition = Composition.make(
@@ -294,6 +295,11 @@ class ConditionalMixture(TorchEstimator):
 
     def _check_support(self, y):
         """Refuse targets that no component allows."""
+        if self.y_noise and any(f.discrete for f in self._composition.families):
+            raise ValueError(
+                f"y_noise={self.y_noise!r} would move targets off the points of a "
+                f"discrete family; family={self.family!r} needs y_noise=0."
+            )
         outside = ~to_numpy(self._composition.contains(to_tensor(y)))
         if outside.any():
             row = int(outside.argmax())

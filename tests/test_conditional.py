@@ -88,6 +88,16 @@ def test_targets_outside_the_support_are_refused_and_impossible(family, bad, whe
         quick(family).fit(X, y)
 
 
+def test_a_fit_that_goes_on_and_noise_respect_the_support():
+    X, rng = features(60)
+    y = targets("poisson", X, rng)
+    model = quick("poisson", max_iter=3).fit(X, y)
+    with pytest.raises(ValueError, match="non-negative integers: 1 of 2 rows"):
+        model.partial_fit(X[:2], [1.0, 0.5])
+    with pytest.raises(ValueError, match="needs y_noise=0"):
+        quick("poisson", y_noise=0.1).fit(X, y)
+
+
 @pytest.mark.parametrize("family", ["lognormal", "gamma", "weibull", "exponential"])
 def test_positive_families_follow_the_units(family):
     X, rng = features(100)
