@@ -278,11 +278,13 @@ class ConditionalMixture(TorchEstimator):
 
     def _start(self, rows):
         """Describe the targets by components, in the units of the networks."""
-        units = Standardizer.fit(rows.y, rows.weights)
+        units = self._y_scaler
+        if self._composition.units != "location-scale":
+            units = Standardizer.fit(rows.y, rows.weights)
         centers, spreads, shares = marginal_start(
             units.transform(rows.y), rows.weights, self._composition.n_components
         )
-        # From these units to the networks': the same where both centre and scale.
+        # From these units to the networks'.
         scale = units.scale / self._y_scaler.scale
         shift = (units.mean - self._y_scaler.mean) / self._y_scaler.scale
         return centers * scale + shift, spreads * np.abs(scale), shares
