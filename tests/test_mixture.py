@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import gamma, norm
+from scipy.stats import t as student_t
 
-from skmdn.families import Normal
+from skmdn.families import Gamma, Normal, StudentT
 from skmdn.mixture import Block, Mixture
 from tests.helpers import (
     BATCH_SHAPES,
@@ -880,3 +881,74 @@ def test_a_floor_bounds_narrowing_but_does_not_widen(covariance_type):
         mixture.widen(tensor(2.0), min_scale=floor).component_stds(),
         2.0 * mixture.component_stds(),
     )
+
+
+# Components of different families.
+
+
+def three_families():
+    """Return a mixture of normal, Student and gamma components, and scipy's parts."""
+    logits = tensor([0.3, -1.0, 0.8])
+    blocks = [
+        Block(Normal(), {"mean": tensor([[1.0]]), "scale": tensor([[0.5]])}, 1),
+        Block(
+            StudentT(),
+            {"loc": tensor([[-1.0]]), "scale": tensor([[2.0]]), "df": tensor([[3.5]])},
+            1,
+        ),
+        Block(Gamma(), {"concentration": tensor([[2.5]]), "rate": tensor([[1.5]])}, 1),
+    ]
+    frozen = [norm(1.0, 0.5), student_t(3.5, -1.0, 2.0), gamma(2.5, scale=1 / 1.5)]
+    return logits, blocks, frozen
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_three_families_agree_with_scipy(temperature):
+    logits, blocks, frozen = three_families()
+    mixture = Mixture.from_logits(logits, blocks, temperature)
+    weights = np.exp(logits.numpy() / temperature)
+    weights /= weights.sum()
+    y = np.array([-3.0, -0.1, 0.4, 1.0, 6.0])
+    with np.errstate(divide="ignore"):
+        parts = np.log(weights)[:, None] + [f.logpdf(y) for f in frozen]
+    expected = logsumexp(parts, axis=0)
+    found = mixture.log_prob(tensor(y).unsqueeze(-1))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    cdf = weights @ [f.cdf(y) for f in frozen]
+    np.testing.assert_allclose(
+        mixture.cdf(tensor(y).unsqueeze(-1))[:, 0], cdf, rtol=1e-10
+    )
+    mean = weights @ [f.mean() for f in frozen]
+    assert float(mixture.mean()) == pytest.approx(mean, rel=1e-12)
+
+    def density(x):
+        return float(mixture.log_prob(tensor([x])).exp())
+
+    total = sum(
+        quad(density, *ends, limit=200)[0]
+        for ends in ((-np.inf, -5.0), (-5.0, 0.0), (0.0, 3.0), (3.0, np.inf))
+    )
+    assert total == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_order_of_blocks_does_not_matter():
+    logits, blocks, _ = three_families()
+    turned = Mixture.from_logits(logits.flip(0), blocks[::-1])
+    y = tensor([[-2.0], [0.7]])
+    torch.testing.assert_close(
+        turned.log_prob(y), Mixture.from_logits(logits, blocks).log_prob(y)
+    )
+
+
+def test_draws_of_three_families_have_their_shares_and_no_others_numbers():
+    _, blocks, frozen = three_families()
+    shares = tensor([0.6, 0.0, 0.4])
+    # A component that is never chosen may be anything.
+    lost = {name: value * math.nan for name, value in blocks[1].params.items()}
+    mixture = Mixture(shares.log(), [blocks[0], blocks[1].replace(lost), blocks[2]])
+    draws = mixture.sample(40_000, generator())[:, 0].numpy()
+    assert np.isfinite(draws).all()
+    for point in (0.2, 1.0, 2.5):
+        chance = 0.6 * frozen[0].cdf(point) + 0.4 * frozen[2].cdf(point)
+        error = math.sqrt(chance * (1 - chance) / len(draws))
+        assert abs((draws <= point).mean() - chance) < 4 * error
