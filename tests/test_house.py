@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def test_every_layer_is_listed():
     listed = set(re.findall(r"skmdn\.(\w+)", config.split("[importlinter:")[1]))
     flat = {m.stem for m in MODULES if m.parent.name == "skmdn"} - {"__init__"}
     assert listed == flat | {package.name for package in PACKAGES}
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = {"skmdn", *(f"skmdn.{package.name}" for package in PACKAGES)}
+    assert set(listed["tool"]["setuptools"]["packages"]) == found
 
 
 def test_only_the_bridge_turns_numpy_into_torch():
