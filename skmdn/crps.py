@@ -130,7 +130,9 @@ def integrated_crps(mixture: Any, y: Tensor) -> Tensor:
     batch = torch.broadcast_shapes(*(part.shape[:-2] for part in parts))
     parts = [part.expand(*batch, *part.shape[-2:]) for part in parts]
     ordered = torch.cat(parts, -2).mT.sort(-1).values
-    points, weights = panel_nodes(ordered, *gauss_legendre(_N_NODES, ordered))
+    points, weights = panel_nodes(
+        ordered, *(part.to(ordered) for part in gauss_legendre(_N_NODES))
+    )
     points, weights = points.mT, weights.mT
     below = points < y.unsqueeze(-2)
     height = torch.where(below, expanded.cdf(points), expanded.sf(points))

@@ -188,10 +188,7 @@ class MixtureHead(nn.Module):
         for (family, count), shapes in zip(self.parts, self.shapes, strict=True):
             raw = {name: next(chunks).unflatten(-1, s) for name, s in shapes.items()}
             params = family.from_raw(raw, self.min_scale)
-            block = Block(family, params, count)
-            # Fixed numbers do not come from the network.
-            fixed = any(value.ndim < logits.ndim for value in params.values())
-            blocks.append(block.expand_batch(logits.shape[:-1]) if fixed else block)
+            blocks.append(Block(family, params, count))
         mixture = Mixture.from_logits(logits, blocks, self.temperature)
         if self.training:
             return mixture

@@ -1,6 +1,7 @@
 """Numerical methods on tensors: root search, quadrature, sums of exponentials."""
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -86,8 +87,9 @@ def _next_step(
     return torch.where(smooth & step.isfinite(), step, 0.5)
 
 
-def gauss_legendre(n_nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of the rule on [-1, 1], in the type of a tensor.
+@cache
+def gauss_legendre(n_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights of the rule on [-1, 1], in float64 on the CPU.
 
     They are eigenvalues and first entries of eigenvectors of a Jacobi matrix [1]_.
 
@@ -96,11 +98,12 @@ def gauss_legendre(n_nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
     .. [1] G. H. Golub and J. H. Welsch, "Calculation of Gauss quadrature rules",
        Mathematics of Computation 23(106), 1969.
     """
-    k = torch.arange(1, n_nodes, dtype=torch.float64)
-    off = k / (4.0 * k.square() - 1.0).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    weights = 2.0 * vectors[0].square()
-    return nodes.to(like), weights.to(like)
+    # Kept for good: it must serve in training too, wherever it is first needed.
+    with torch.inference_mode(False):
+        k = torch.arange(1.0, n_nodes, dtype=torch.float64, device="cpu")
+        off = k / (4.0 * k.square() - 1.0).sqrt()
+        nodes, vectors = torch.linalg.eigh(off.diag(1) + off.diag(-1))
+        return nodes, 2.0 * vectors[0].square()
 
 
 def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .numerics import gauss_legendre
+
 __all__ = [
     "POWER_LAW",
     "TINY",
@@ -136,12 +138,9 @@ def _levels(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
 @cache
 def _rule(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return nodes and weights of the Gauss-Legendre rule of [0, 1]."""
-    # Kept tensors must serve in a backward pass too, wherever they are first needed.
     with torch.inference_mode(False):
-        k = torch.arange(1.0, _N_NODES, dtype=torch.float64, device="cpu")
-        off = k / (4.0 * k.square() - 1.0).sqrt()
-        nodes, vectors = torch.linalg.eigh(off.diag(1) + off.diag(-1))
-        return (0.5 + 0.5 * nodes).to(device), vectors[0].square().to(device)
+        nodes, weights = gauss_legendre(_N_NODES)
+        return (0.5 + 0.5 * nodes).to(device), (0.5 * weights).to(device)
 
 
 def _reach(power: Tensor, total: Tensor, w: Tensor, sign: Tensor, g: Tensor) -> Tensor:

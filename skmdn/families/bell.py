@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from skmdn.numerics import gauss_legendre
+
 __all__ = ["SQRT_2PI", "log_mass", "moments", "nearest"]
 
 SQRT_2PI = math.sqrt(2.0 * math.pi)
@@ -27,12 +29,10 @@ def _rule(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return nodes x of the Gauss-Legendre rule of [0, 1], and weights of 1, x, x^2."""
     # Kept for good: not to be made of tensors that training cannot use.
     with torch.inference_mode(False):
-        k = torch.arange(1.0, _N_NODES, dtype=torch.float64)
-        off = k / (4.0 * k.square() - 1.0).sqrt()
-        nodes, vectors = torch.linalg.eigh(off.diag(1) + off.diag(-1))
+        nodes, weights = gauss_legendre(_N_NODES)
         nodes = 0.5 + 0.5 * nodes
         powers = torch.stack([nodes**0, nodes, nodes**2], -1)
-        weights = vectors[0].square().unsqueeze(-1) * powers
+        weights = 0.5 * weights.unsqueeze(-1) * powers
         return nodes.to(device, dtype), weights.to(device, dtype)
 
 

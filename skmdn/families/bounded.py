@@ -237,6 +237,7 @@ class Beta(Bounded):
 
 def _log_less(share: Tensor, factor: Tensor) -> Tensor:
     """Return log(1 + u) - u with 1 + u = share * factor."""
+    # By the two logarithms, since the product may underflow at the ends.
     u = share * factor - 1.0
     near = u.abs() < 0.5
     log = torch.where(near, u, 0.0).log1p()
