@@ -344,6 +344,22 @@ class Mixture:
         sf = self._average(self.per_point(lambda b: b.family.sf(b.params, y)))
         return sf.clamp(max=1.0)
 
+    def log_cdf(self, y: Tensor) -> Tensor:
+        """Return log P(Y_d <= y_d), also where the probability itself underflows."""
+        y = y.unsqueeze(-2)
+        return self._log_average(
+            self.per_point(lambda b: b.family.log_cdf(b.params, y))
+        )
+
+    def log_sf(self, y: Tensor) -> Tensor:
+        """Return log P(Y_d > y_d), also where the probability itself underflows."""
+        y = y.unsqueeze(-2)
+        return self._log_average(self.per_point(lambda b: b.family.log_sf(b.params, y)))
+
+    def _log_average(self, logs: Tensor) -> Tensor:
+        joint = self.log_weights.unsqueeze(-1) + logs
+        return torch.logsumexp(joint, -2).clamp_max(0.0)
+
     def per_point(self, query: Callable[[Block], Tensor]) -> Tensor:
         """Return what is asked of every block, side by side on the component axis."""
         parts = [query(block) for block in self.blocks]

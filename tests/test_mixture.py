@@ -952,3 +952,16 @@ def test_draws_of_three_families_have_their_shares_and_no_others_numbers():
         chance = 0.6 * frozen[0].cdf(point) + 0.4 * frozen[2].cdf(point)
         error = math.sqrt(chance * (1 - chance) / len(draws))
         assert abs((draws <= point).mean() - chance) < 4 * error
+
+
+def test_logarithms_of_tails_go_beyond_the_smallest_number():
+    block = Block(
+        Normal(), {"mean": tensor([[-1.0], [2.0]]), "scale": tensor([[1.0], [0.5]])}, 2
+    )
+    mixture = Mixture(tensor([0.3, 0.7]).log(), [block])
+    for y in (-80.0, -3.0, 0.5, 4.0, 90.0):
+        weights, means, stds = np.array([0.3, 0.7]), np.array([-1.0, 2.0]), [1.0, 0.5]
+        for found, law in ((mixture.log_cdf, "logcdf"), (mixture.log_sf, "logsf")):
+            logs = getattr(norm(means, stds), law)(y)
+            expected = logsumexp(np.log(weights) + logs)
+            np.testing.assert_allclose(found(tensor([y])), [expected], rtol=1e-12)

@@ -8,7 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Family", "IndependentFamily", "Params", "inverse_softplus", "others"]
+__all__ = [
+    "Family",
+    "IndependentFamily",
+    "Params",
+    "inverse_softplus",
+    "log_of",
+    "others",
+]
 
 Params = dict[str, Tensor]
 
@@ -16,6 +23,14 @@ Params = dict[str, Tensor]
 def inverse_softplus(x: Tensor) -> Tensor:
     """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
     return x + torch.log(-torch.expm1(-x))
+
+
+def log_of(probability: Tensor) -> Tensor:
+    """Return the logarithm, -inf at 0 with slope 0 there."""
+    possible = probability > 0.0
+    return (
+        torch.where(possible, probability, 1.0).log().masked_fill(~possible, -torch.inf)
+    )
 
 
 def others(values: Tensor, outputs: list[int]) -> list[int]:
@@ -168,6 +183,14 @@ class Family(ABC):
     @abstractmethod
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return P(Y > y) per component and output, accurate in the upper tail."""
+
+    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return log P(Y <= y); families with a closed form go beyond 1e-308."""
+        return log_of(self.cdf(params, y))
+
+    def log_sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return log P(Y > y); families with a closed form go beyond 1e-308."""
+        return log_of(self.sf(params, y))
 
     @abstractmethod
     def ppf(self, params: Params, q: Tensor) -> Tensor:

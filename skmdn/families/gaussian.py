@@ -42,6 +42,14 @@ class _Gaussian(Family):
         """Return one minus the distribution function, without the cancellation."""
         return ndtr(params["mean"] - y, self.std(params))
 
+    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the distribution function, however far out."""
+        return torch.special.log_ndtr((y - params["mean"]) / self.std(params))
+
+    def log_sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the upper tail, however far out."""
+        return torch.special.log_ndtr((params["mean"] - y) / self.std(params))
+
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return mean + std * ndtri(q)."""
         return params["mean"] + self.std(params) * torch.special.ndtri(q)

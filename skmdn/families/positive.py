@@ -10,7 +10,7 @@ from torch import Tensor
 from skmdn.special import gammainc, gammaincc, gammaincinv
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, inverse_softplus
+from .base import IndependentFamily, Params, inverse_softplus, log_of
 from .gaussian import ndtr
 
 __all__ = ["Exponential", "Gamma", "LogNormal", "Weibull"]
@@ -44,6 +44,12 @@ class Positive(IndependentFamily):
     def _sf(self, params: Params, y: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        return log_of(self._cdf(params, y))
+
+    def _log_sf(self, params: Params, y: Tensor) -> Tensor:
+        return log_of(self._sf(params, y))
+
     def _draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         raise NotImplementedError
 
@@ -72,6 +78,20 @@ class Positive(IndependentFamily):
         inside = self.contains(y)
         value = self._sf(params, torch.where(inside, y, 1.0))
         return torch.where(inside, value, (y <= 0.0).to(value.dtype))
+
+    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return log P(Y <= y), -inf at 0 and below."""
+        inside = self.contains(y)
+        value = self._log_cdf(params, torch.where(inside, y, 1.0))
+        outside = torch.where(y > 0.0, 0.0, -torch.inf).to(value.dtype)
+        return torch.where(inside, value, outside)
+
+    def log_sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return log P(Y > y), 0 at 0 and below."""
+        inside = self.contains(y)
+        value = self._log_sf(params, torch.where(inside, y, 1.0))
+        outside = torch.where(y > 0.0, -torch.inf, 0.0).to(value.dtype)
+        return torch.where(inside, value, outside)
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw; what underflows is the smallest normal number."""
@@ -138,6 +158,12 @@ class LogNormal(Positive):
 
     def _sf(self, params: Params, y: Tensor) -> Tensor:
         return ndtr(params["loc"] - y.log(), params["scale"])
+
+    def _log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        return torch.special.log_ndtr((y.log() - params["loc"]) / params["scale"])
+
+    def _log_sf(self, params: Params, y: Tensor) -> Tensor:
+        return torch.special.log_ndtr((params["loc"] - y.log()) / params["scale"])
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the exponential of a normal quantile."""
@@ -291,6 +317,9 @@ class Weibull(Positive):
     def _sf(self, params: Params, y: Tensor) -> Tensor:
         return torch.exp(-self._t(params, y))
 
+    def _log_sf(self, params: Params, y: Tensor) -> Tensor:
+        return -self._t(params, y)
+
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Invert the distribution function."""
         return self._at(params, -torch.log1p(-q))
@@ -378,6 +407,9 @@ class Exponential(Positive):
 
     def _sf(self, params: Params, y: Tensor) -> Tensor:
         return torch.exp(-params["rate"] * y)
+
+    def _log_sf(self, params: Params, y: Tensor) -> Tensor:
+        return -params["rate"] * y
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Invert the distribution function."""

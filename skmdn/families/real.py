@@ -10,7 +10,7 @@ from torch import Tensor
 from skmdn.special import stdtr, stdtrit
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, inverse_softplus
+from .base import IndependentFamily, Params, inverse_softplus, log_of
 
 __all__ = ["Gumbel", "Laplace", "Logistic", "StudentT"]
 
@@ -24,6 +24,9 @@ _START_DF = 5.0
 # Fixed degrees below this start with the scale of this many: the variance, infinite
 # from 2 down, says too little there.
 _HEAVIEST_START = 3.0
+
+# From here on log(1 - exp(-exp(-z))) is -z in every digit.
+_FAR_GUMBEL = 40.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class LocationScale(IndependentFamily):
 
     def _sf(self, z: Tensor) -> Tensor:
         return self._cdf(-z)
+
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        return log_of(self._cdf(z))
+
+    def _log_sf(self, z: Tensor) -> Tensor:
+        return self._log_cdf(-z)
 
     def _ppf(self, q: Tensor) -> Tensor:
         raise NotImplementedError
@@ -113,6 +122,14 @@ class LocationScale(IndependentFamily):
         """Return one minus the distribution function, without the cancellation."""
         return self._sf((y - params["loc"]) / params["scale"])
 
+    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the distribution function, however far out."""
+        return self._log_cdf((y - params["loc"]) / params["scale"])
+
+    def log_sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the upper tail, however far out."""
+        return self._log_sf((y - params["loc"]) / params["scale"])
+
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""
         return params["loc"] + params["scale"] * self._ppf(q)
@@ -134,6 +151,10 @@ class Laplace(LocationScale):
         low = 0.5 * torch.exp(z.clamp_max(0.0))
         return torch.where(z < 0.0, low, 1.0 - 0.5 * torch.exp(-z.clamp_min(0.0)))
 
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        upper = torch.log1p(-0.5 * torch.exp(-z.clamp_min(0.0)))
+        return torch.where(z < 0.0, z - math.log(2.0), upper)
+
     def _ppf(self, q: Tensor) -> Tensor:
         low = torch.log(2.0 * q.clamp_max(0.5))
         return torch.where(q < 0.5, low, -torch.log(2.0 * (1.0 - q.clamp_min(0.5))))
@@ -154,6 +175,9 @@ class Logistic(LocationScale):
 
     def _cdf(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z)
+
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        return torch.nn.functional.logsigmoid(z)
 
     def _ppf(self, q: Tensor) -> Tensor:
         return torch.logit(q)
@@ -179,6 +203,14 @@ class Gumbel(LocationScale):
 
     def _sf(self, z: Tensor) -> Tensor:
         return -torch.expm1(-torch.exp(-z))
+
+    def _log_cdf(self, z: Tensor) -> Tensor:
+        return -torch.exp(-z)
+
+    def _log_sf(self, z: Tensor) -> Tensor:
+        # Far out the tail is that of an exponential variable, without rounding.
+        near = torch.log(-torch.expm1(-torch.exp(-z.clamp_max(_FAR_GUMBEL))))
+        return torch.where(z < _FAR_GUMBEL, near, -z)
 
     def _ppf(self, q: Tensor) -> Tensor:
         return -torch.log(-torch.log(q))
@@ -276,6 +308,14 @@ class StudentT(LocationScale):
         """Return the distribution function of the mirrored points."""
         z = (params["loc"] - y) / params["scale"]
         return stdtr(params["df"], z)
+
+    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the distribution function."""
+        return log_of(self.cdf(params, y))
+
+    def log_sf(self, params: Params, y: Tensor) -> Tensor:
+        """Return the logarithm of the upper tail."""
+        return log_of(self.sf(params, y))
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""

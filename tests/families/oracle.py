@@ -63,6 +63,10 @@ def check_tails(family, params, frozen, points, rtol=1e-8):
                 logs = table(lambda **p: getattr(frozen(**p), log)(y), params)  # noqa: B023
                 expected = np.exp(logs)
             np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-300)
+            in_logs = getattr(family, log.replace("log", "log_"))(params, point)
+            seen = expected > 1e-300
+            np.testing.assert_allclose(in_logs[seen], logs[seen], rtol=1e-8, atol=1e-12)
+            assert not in_logs.isnan().any()
 
 
 def check_quantiles(family, params, frozen, levels=LEVELS, rtol=1e-8):
