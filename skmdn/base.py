@@ -15,7 +15,6 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from ._sklearn import CallbackSupportMixin
 from ._version import __version__, check_namesake
@@ -65,12 +64,6 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
-
-    def _draws_from(self, random_state: Any) -> np.random.RandomState:
-        """Return the generator of a query: its own seed, or the estimator's."""
-        if random_state is None:
-            random_state = self.random_state
-        return check_random_state(random_state)
 
 
 @contextmanager

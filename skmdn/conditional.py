@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -39,10 +39,11 @@ from .ensemble import EnsembleTraining, split_for
 from .mixture import Mixture
 from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective, ScalePrior
+from .predictive import PredictiveQueries, row_chunks
 from .training import History, Settings
 from .views import views_for
 
-__all__ = ["ConditionalMixture", "Rows", "row_chunks"]
+__all__ = ["ConditionalMixture", "Rows"]
 
 # min_scale="auto": a share of the target's standard deviation.
 _MIN_SCALE = 1e-3
@@ -68,9 +69,6 @@ _SHAPING = (
     "temperature",
     "min_scale",
 )
-
-# Rows that a query answers together.
-_CHUNK_ROWS = 2**14
 
 # early_stopping="auto": fewer rows cannot spare any for validation.
 _MIN_ROWS_EARLY_STOPPING = 50
@@ -104,7 +102,9 @@ class Rows:
         return max(float(self.weights.sum()), float(len(self.weights)))
 
 
-class ConditionalMixture(TorchEstimator):
+class ConditionalMixture(
+    PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEstimator
+):
     """Base of the estimators whose networks map features to mixtures.
 
     A subclass has the parameters of :class:`skmdn.MixtureDensityRegressor` and
@@ -449,24 +449,10 @@ class ConditionalMixture(TorchEstimator):
     def _n_rows_together(self) -> int:
         return min(network.n_rows_together() for network in self.module_.networks)
 
-    def _query(
-        self, X: ArrayLike, query: Callable[[PredictiveDistribution], np.ndarray]
-    ) -> np.ndarray:
-        """Query the distribution of some rows at a time: memory stays bounded."""
-        X = self._checked_X(X)
-        parts = [query(self._distribution(X[rows])) for rows in row_chunks(len(X))]
-        return np.concatenate(parts)
-
 
 def _scale_prior(n_rows: float) -> ScalePrior:
     always, for_few_rows = _PRIOR_SCALE
     return ScalePrior(_PRIOR_SHAPE, always + for_few_rows / n_rows)
-
-
-def row_chunks(n_rows: int, n_together: int | None = None) -> list[slice]:
-    """Return slices of rows that are answered together."""
-    n_together = n_together or _CHUNK_ROWS
-    return [slice(a, a + n_together) for a in range(0, n_rows, n_together)]
 
 
 def _types(X: ArrayLike) -> list[Any]:

@@ -3,21 +3,21 @@
 import numbers
 
 import numpy as np
-from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_consistent_length
 
-from ._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
+from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error, warn_about
-from .conditional import ConditionalMixture, row_chunks
+from .conditional import ConditionalMixture
 from .distribution import PredictiveDistribution
 from .families import FAMILIES, Family
 from .networks import ACTIVATIONS
+from .predictive import row_chunks
 from .views import EMBEDDINGS
 
 __all__ = ["MixtureDensityRegressor"]
 
 
-class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixture):
+class MixtureDensityRegressor(ConditionalMixture):
     r"""Mixture density network: the whole predictive distribution p(y | x).
 
     .. math:: p(y \mid x) = \sum_v w_v \frac1M \sum_{m=1}^M \sum_{k=1}^K
@@ -355,64 +355,7 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
         warn_about(history)
         return self
 
-    # Queries.
-
-    def predict(self, X, return_std=False):
-        """Return the conditional mean.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-        return_std : bool, default=False
-            Whether to return the conditional standard deviation as well.
-
-        Returns
-        -------
-        mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            In the form of the y of fit.
-        std : ndarray, shaped like mean
-            Only if ``return_std``.
-        """
-        if return_std:
-            both = self._query(X, lambda dist: np.stack([dist.mean(), dist.std()], 1))
-            return both[:, 0], both[:, 1]
-        return self._query(X, PredictiveDistribution.mean)
-
-    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
-        """Return exact conditional quantiles, which never cross.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
-            Levels in (0, 1).
-
-        Returns
-        -------
-        quantiles : ndarray of shape (n_samples, n_quantiles[, n_outputs])
-            With several outputs, of each by itself.
-        """
-        levels = np.atleast_1d(quantiles)
-        return self._query(X, lambda dist: dist.ppf(levels))
-
-    def predict_interval(self, X, coverage=0.9):
-        """Return the central prediction interval.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-        coverage : float, default=0.9
-            Probability inside.
-
-        Returns
-        -------
-        interval : ndarray of shape (n_samples, 2[, n_outputs])
-            Lower and upper ends.
-        """
-        return self._query(X, lambda dist: dist.interval(coverage))
+    # Queries; the others are inherited.
 
     def predict_distribution(self, X, *, temperature=None):
         """Return the whole conditional distribution.
@@ -455,46 +398,3 @@ class MixtureDensityRegressor(MultiOutputMixin, RegressorMixin, ConditionalMixtu
             for rows in row_chunks(len(X))
         ]
         return np.concatenate(parts)
-
-    def sample(self, X, n_samples=1, random_state=None):
-        """Draw targets from the conditional distribution.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-        n_samples : int, default=1
-            Number of draws per row.
-        random_state : int, RandomState instance or None, default=None
-            The seed of the draws; None uses the estimator's ``random_state``.
-
-        Returns
-        -------
-        draws : ndarray of shape (n_samples of X, n_samples[, n_outputs])
-            Row by row.
-        """
-        rng = self._draws_from(random_state)
-        return self._query(X, lambda dist: dist.sample(n_samples, rng))
-
-    def score(self, X, y, sample_weight=None):
-        """Return the mean log-likelihood in nats per row; higher is better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights.
-
-        Returns
-        -------
-        score : float
-            For the coefficient of determination use ``scoring="r2"``.
-        """
-        log_prob = self.log_prob(X, y)
-        weights = _check_sample_weight(
-            sample_weight, log_prob, dtype=np.float64, ensure_non_negative=True
-        )
-        return float(np.average(log_prob, weights=weights))

@@ -104,7 +104,7 @@ def test_predictions_do_not_depend_on_the_rows_around(monkeypatch):
     model = quick().fit(X, y)
     whole = model.predict_quantiles(X)
     dist = model.predict_distribution(X)
-    monkeypatch.setattr("skmdn.conditional._CHUNK_ROWS", 7)
+    monkeypatch.setattr("skmdn.predictive._CHUNK_ROWS", 7)
     chunked = model.predict_distribution(X)
     np.testing.assert_allclose(chunked.weights, dist.weights, rtol=1e-12)
     np.testing.assert_allclose(chunked.means, dist.means, rtol=1e-12, atol=1e-12)
