@@ -1,11 +1,11 @@
-"""Draws from mixtures: the choice of components, and normal draws from it."""
+"""Draws: the choice of components, normal draws from it, gamma variables."""
 
 import math
 
 import torch
 from torch import Tensor
 
-__all__ = ["choose_components", "normal_draws"]
+__all__ = ["choose_components", "log_gamma_draws", "normal_draws"]
 
 # Numbers at work at a time: few enough for the processor's cache.
 _BLOCK = 2**18
@@ -167,3 +167,17 @@ def _bucket_table(edges: Tensor, n_buckets: int) -> Tensor:
     inside = (scaled.floor().long() + _starts(edges, n_buckets))[above > scaled]
     table[inside] = ~table[inside]
     return table
+
+
+def log_gamma_draws(shape: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return the logarithms of gamma variables, which may be too small themselves.
+
+    Parameters
+    ----------
+    shape : Tensor
+        The shape parameter of each.
+    generator : torch.Generator or None
+        The source of the draws.
+    """
+    log_power = torch.empty_like(shape).exponential_(generator=generator) / shape
+    return torch._standard_gamma(shape + 1.0, generator).log() - log_power

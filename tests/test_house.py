@@ -29,6 +29,8 @@ TORCH_ONLY = {
     "networks",
     "numerics",
     "objectives",
+    "penalty",
+    "priors",
     "quantiles",
     "special",
     "stacking",
@@ -164,7 +166,14 @@ def test_every_public_name_is_documented():
     for name in skmdn.__all__:
         if not name.startswith("_"):
             assert name in api
-    for module in ("metrics", "plotting", "datasets", "mixture", "distribution"):
+    for module in (
+        "metrics",
+        "plotting",
+        "datasets",
+        "mixture",
+        "priors",
+        "distribution",
+    ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:
             assert name in api, f"{module}.{name} is missing in doc/api.rst"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.draws import log_gamma_draws
 from skmdn.special import betainc, betaincc, betaincinv
 from skmdn.tails import stirling
 
@@ -197,8 +198,8 @@ class Beta(Bounded):
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw the odds as a ratio of two gamma variables, by their logarithms."""
         low, high = params["low"], params["high"]
-        log_odds = _log_gamma_draw(params["a"], generator)
-        log_odds = log_odds - _log_gamma_draw(params["b"], generator)
+        log_odds = log_gamma_draws(params["a"], generator)
+        log_odds = log_odds - log_gamma_draws(params["b"], generator)
         draws = low + (high - low) * torch.sigmoid(log_odds)
         least, most = torch.nextafter(low, high), torch.nextafter(high, low)
         return torch.minimum(torch.maximum(draws, least), most)
@@ -242,12 +243,6 @@ def _log_less(share: Tensor, factor: Tensor) -> Tensor:
     near = u.abs() < 0.5
     log = torch.where(near, u, 0.0).log1p()
     return torch.where(near, log, share.log() + factor.log()) - u
-
-
-def _log_gamma_draw(a: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return the logarithms of gamma variables, which may be too small themselves."""
-    log_power = torch.empty_like(a).exponential_(generator=generator) / a
-    return torch._standard_gamma(a + 1.0, generator).log() - log_power
 
 
 @dataclass(frozen=True)
