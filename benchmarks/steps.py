@@ -26,7 +26,9 @@ from skmdn.closed_form import ClosedFormGradient
 from skmdn.composition import Composition
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
-from skmdn.objectives import MixtureObjective, ScalePrior
+from skmdn.objectives import MixtureObjective
+from skmdn.penalty import MixturePrior
+from skmdn.priors import InverseGamma
 from skmdn.steps import Differentiator, FlatParameters, Optimizer, Settings
 
 SHAPES = [
@@ -55,7 +57,7 @@ def library_step(n_members, batch, n_features, hidden, n_components):
         torch.randn(N_ROWS, n_features, generator=source),
         torch.randn(N_ROWS, 1, generator=source),
         torch.ones(N_ROWS),
-        prior=ScalePrior(1.0, 0.2),
+        prior=MixturePrior(scales=InverseGamma(1.0, 0.2)),
         n_rows=N_ROWS,
         log_scale=0.0,
         x_noise=0.0,

@@ -1,11 +1,12 @@
 r"""The gradient of the standard network by hand: no graph, no allocation.
 
 For one target, a SiLU trunk and normal components, with the responsibilities r and the
-weights :math:`\pi` of a row, :math:`z_k = (\mu_k - y) / \sigma_k` and the prior
-:math:`c_1 \log \sigma_k + c_2 / (2 \sigma_k^2)` of the loss,
+weights :math:`\pi` of a row at the temperature T, :math:`z_k = (\mu_k - y) / \sigma_k`
+and the priors :math:`c_1 \log \sigma_k + c_2 / (2 \sigma_k^2)` and
+:math:`-e_k \log \pi_k` of the loss, with :math:`e = \sum_k e_k`,
 
 .. math::
-    \frac{\partial L}{\partial l_k} = \pi_k - r_k, \qquad
+    \frac{\partial L}{\partial l_k} = \frac{(1 + e) \pi_k - r_k - e_k}{T}, \qquad
     \frac{\partial L}{\partial \mu_k} = \frac{r_k z_k}{\sigma_k}, \qquad
     \frac{\partial L}{\partial \sigma_k} =
     \frac{r_k (1 - z_k^2) + c_1 - c_2 / \sigma_k^2}{\sigma_k} .
@@ -28,6 +29,8 @@ from .embeddings import FeatureEmbedding
 from .families import Normal
 from .networks import MixtureNetwork
 from .objectives import MixtureObjective
+from .penalty import MixturePrior
+from .priors import Dirichlet, InverseGamma
 
 __all__ = ["ClosedFormGradient"]
 
@@ -69,8 +72,8 @@ class ClosedFormGradient:
         self.groups: dict[torch.Size, list[_Group]] = {}
 
     @staticmethod
-    def applies(network: nn.Module) -> bool:
-        """Tell whether this network is the standard one, on a processor."""
+    def applies(network: nn.Module, prior: MixturePrior) -> bool:
+        """Tell whether network, on a processor, and prior are of the standard kind."""
         if not isinstance(network, MixtureNetwork) or _silu_backward is None:
             return False
         head: Any = network.head
@@ -79,7 +82,9 @@ class ClosedFormGradient:
             head.linear.weight.device.type == "cpu"
             and head.sizes == [head.n_components] * 3
             and type(head.parts[0][0]) is Normal
-            and head.temperature == 1.0
+            and type(prior.weights) in (Dirichlet, type(None))
+            and type(prior.scales) in (InverseGamma, type(None))
+            and prior.units is None
             and isinstance(network.block, FeatureEmbedding)
             and trunk.activation == "silu"
             and len(trunk.layers) > 0
@@ -198,12 +203,9 @@ class _Group:
         network, gradients = owner.network, owner.gradients
         self.members = members
         self.space = space
+        self.objective = objective
         self.min_scale = objective.y.new_tensor(network.head.min_scale)
-        prior, n_rows = objective.prior, objective.n_rows
-        self.c1 = 2.0 * (prior.shape + 1.0) / n_rows
-        self.c2 = 2.0 * prior.scale / n_rows
-        # A tensor is added faster than a number.
-        self.c1_tensor = objective.y.new_tensor(self.c1)
+        self._take_prior(objective)
         self.share = 1.0 / space.x.shape[1]
 
         def pair(name: str) -> tuple[Tensor, Tensor]:
@@ -240,6 +242,25 @@ class _Group:
             self.frequency = frequency.unflatten(-1, shape)
             self.cosine_t = space.cosine.mT
 
+    def _take_prior(self, objective: MixtureObjective) -> None:
+        """Store the prior's numbers, divided by the rows that it stands beside."""
+        prior, n_rows = objective.prior, objective.n_rows
+        n_components = self.space.logit.shape[1]
+        self.c1 = self.c2 = self.constant = 0.0
+        scales: Any = prior.scales
+        if scales is not None:
+            self.c1 = 2.0 * (scales.shape + 1.0) / n_rows
+            self.c2 = 2.0 * scales.scale / n_rows
+            self.constant = n_components * scales.log_normalizer() / n_rows
+        # A tensor is added faster than a number.
+        self.c1_tensor = objective.y.new_tensor(self.c1)
+        self.excess: Tensor | None = None
+        if prior.weights is not None:
+            excess = objective.y.new_tensor(prior.weights.excess(n_components))
+            self.excess = (excess / n_rows).unsqueeze(1)
+            self.total_excess = float(self.excess.sum())
+            self.constant += prior.weights.log_normalizer(n_components) / n_rows
+
     def load(self, rows: Tensor, owner: ClosedFormGradient) -> None:
         """Gather the rows' data."""
         space, flat = self.space, rows.reshape(-1)
@@ -255,6 +276,7 @@ class _Group:
 
     def run(self, with_loss: bool) -> Tensor | None:
         """Compute the gradients, and the losses if they are asked for."""
+        self.temperature = self.objective.temperature()
         self._forward()
         losses = self._loss() if with_loss else None
         self._head_backward()
@@ -275,6 +297,8 @@ class _Group:
             torch.baddbmm(layer.bias, layer.below, layer.weight, out=layer.before)
             _silu(layer.before, out=layer.after)
         torch.baddbmm(self.head_bias, self.head_weight, self.last_t, out=space.raw)
+        if self.temperature != 1.0:
+            space.logit.div_(self.temperature)
         _softplus(space.raw_scale, 1, 20, out=space.scale)
         space.scale.add_(self.min_scale)
         torch.reciprocal(space.scale, out=space.inverse)
@@ -294,7 +318,10 @@ class _Group:
         prior = (self.c1 * space.log_scale).addcmul_(
             space.inverse, space.inverse, value=0.5 * self.c2
         )
-        loss = (total - joint).add_(prior.sum(1)).add_(_LOG_SQRT_2PI)
+        loss = (total - joint).add_(prior.sum(1)).add_(_LOG_SQRT_2PI + self.constant)
+        if self.excess is not None:
+            loss.add_(total, alpha=self.total_excess)
+            loss.sub_((self.excess * space.logit).sum(1))
         if self.weighted:
             loss.mul_(space.weights[:, 0])
         return loss.mean(1)
@@ -303,6 +330,10 @@ class _Group:
         space = self.space
         torch.sigmoid(space.raw_scale, out=space.slope)
         torch.sub(space.weight, space.responsibility, out=space.d_logit)
+        if self.excess is not None:
+            space.d_logit.add_(space.weight, alpha=self.total_excess).sub_(self.excess)
+        if self.temperature != 1.0:
+            space.d_logit.div_(self.temperature)
         torch.mul(space.responsibility, space.z, out=space.pull)
         torch.mul(space.pull, space.inverse, out=space.d_mean)
         torch.addcmul(

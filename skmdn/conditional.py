@@ -38,7 +38,8 @@ from .distribution import PredictiveDistribution
 from .ensemble import EnsembleTraining, split_for
 from .mixture import Mixture
 from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
-from .objectives import MixtureObjective, ScalePrior
+from .objectives import MixtureObjective
+from .penalty import MixturePrior, start_and_end
 from .predictive import PredictiveQueries, row_chunks
 from .training import History, Settings
 from .views import views_for
@@ -72,12 +73,6 @@ _SHAPING = (
 
 # early_stopping="auto": fewer rows cannot spare any for validation.
 _MIN_ROWS_EARLY_STOPPING = 50
-
-# Inverse-gamma prior on standardised variances, counted once, not per row. Its
-# scale is the first number plus the second over the number of rows: a few rows can
-# be interpolated and say nothing about the spread.
-_PRIOR_SHAPE = 1.0
-_PRIOR_SCALE = (0.2, 30.0)
 
 
 @dataclass(frozen=True)
@@ -176,6 +171,8 @@ class ConditionalMixture(
         # goes on draws as well, so that it holds out the rows of the first.
         weight_source, generator = generator_from(rng), generator_from(rng, device)
         shape = {name: repr(getattr(self, name)) for name in _SHAPING}
+        _, end = start_and_end(self.temperature)
+        shape["temperature"] = repr(end)
         if keep:
             changed = [n for n in _SHAPING if shape[n] != self._shaped_by[n]]
             if changed:
@@ -193,14 +190,16 @@ class ConditionalMixture(
         )
         self._check_support(rows.y)
         self._y_scaler = self._target_units(rows)
+        self._spread = None
+        if self._composition.units == "none":
+            self._spread = Standardizer.fit(rows.y, rows.weights).scale
         self._repeats = repeated_share(rows.X) > _REPEATED
         self._resolution = 0.0
         if self.n_outputs_ == 1:
             self._resolution = lattice_width(rows.y) / abs(self._y_scaler.scale[0])
+        self._shaped_by, self._end_temperature = shape, end
         networks = self._networks(rows, weight_source, held_out=hold_out > 0.0)
         self.module_ = networks.to(device)
-        self._shaped_by = shape
-        self._shaped_temperature = self.temperature
         return generator
 
     def _networks(self, rows, generator, *, held_out):
@@ -232,8 +231,8 @@ class ConditionalMixture(
                 trunk.n_out,
                 rows.y.shape[1],
                 composition,
-                min_scale=self._min_scale(rows),
-                temperature=self.temperature,
+                min_scale=self._min_scale(),
+                temperature=self._end_temperature,
                 generator=generator,
             )
             head.start(*map(to_tensor, start))
@@ -289,11 +288,20 @@ class ConditionalMixture(
         shift = (units.mean - self._y_scaler.mean) / self._y_scaler.scale
         return centers * scale + shift, spreads * np.abs(scale), shares
 
-    def _min_scale(self, rows):
+    def _min_scale(self):
         share = _MIN_SCALE if self.min_scale == "auto" else self.min_scale
-        if self._composition.units == "none":
-            share *= float(Standardizer.fit(rows.y, rows.weights).scale.min())
-        return share
+        return share if self._spread is None else share * float(self._spread.min())
+
+    def _prior(self):
+        """Return the prior beside the rows seen; its unit is the target's spread."""
+        return MixturePrior.make(
+            self.weights_prior,
+            self.scales_prior,
+            self._composition,
+            self._n_seen,
+            units=None if self._spread is None else self._spread.tolist(),
+            device=next(self.module_.parameters()).device,
+        )
 
     def _check_support(self, y):
         """Refuse targets that no component allows."""
@@ -330,10 +338,21 @@ class ConditionalMixture(
             stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
         return self.validation_fraction if stops else 0.0
 
-    def _train(self, rows, generator, settings, *, hold_out=0.0, n_seen=0.0, states=()):
+    def _train(
+        self,
+        rows,
+        generator,
+        settings,
+        *,
+        hold_out=0.0,
+        n_seen=0.0,
+        states=(),
+        cools=False,
+    ):
         """Run the loop for every view and leave ``module_`` trained and frozen.
 
         The prior counts once for these rows and ``n_seen`` earlier ones together.
+        ``cools`` tells whether the temperature begins where the user wants it.
         """
         self._n_seen = n_seen + rows.count()
         networks = self.module_.networks
@@ -347,13 +366,22 @@ class ConditionalMixture(
         )
         # Held-out rows choose the state, so that rounding errors do no harm.
         noisy = self.x_noise or self.y_noise
-        standard = all(ClosedFormGradient.applies(network) for network in networks)
+        prior = self._prior()
+        standard = all(ClosedFormGradient.applies(net, prior) for net in networks)
         single = bool(hold_out and standard and not noisy)
         data = self._tensors(rows, torch.float32 if single else torch.float64)
         self._log_scale = self._log_volume(rows)
+        start, end = start_and_end(self.temperature)
+        objective = partial(
+            self._objective,
+            data=data,
+            prior=prior,
+            generator=generator,
+            heat=start / end if cools else 1.0,
+        )
         training = EnsembleTraining(
             self.module_,
-            partial(self._objective, data=data, generator=generator),
+            objective,
             split_for(self.n_estimators, len(rows.y), hold_out, generator),
             settings,
             generator,
@@ -379,16 +407,15 @@ class ConditionalMixture(
         )
         return x, y, weights
 
-    def _objective(self, network, data, generator):
+    def _objective(self, network, data, **kwargs):
         return MixtureObjective(
             network,
             *data,
-            prior=_scale_prior(self._n_seen),
             n_rows=self._n_seen,
             log_scale=self._log_scale,
             x_noise=self.x_noise,
             y_noise=self.y_noise,
-            generator=generator,
+            **kwargs,
         )
 
     def _log_volume(self, rows):
@@ -441,18 +468,13 @@ class ConditionalMixture(
         if temperature is not None:
             if not temperature > 0.0:
                 raise ValueError(f"temperature must be positive, got {temperature!r}.")
-            relative = temperature / self._shaped_temperature
+            relative = temperature / self._end_temperature
         return PredictiveDistribution(
             self._mixture(X, relative), self._univariate, layout=self._composition
         )
 
     def _n_rows_together(self) -> int:
         return min(network.n_rows_together() for network in self.module_.networks)
-
-
-def _scale_prior(n_rows: float) -> ScalePrior:
-    always, for_few_rows = _PRIOR_SCALE
-    return ScalePrior(_PRIOR_SHAPE, always + for_few_rows / n_rows)
 
 
 def _types(X: ArrayLike) -> list[Any]:

@@ -111,7 +111,9 @@ class EnsembleTraining:
             The optimisers' states where an earlier run left them.
         """
         descents = [
-            self._descent(network, self.split, self.settings, state, self.on_epoch)
+            self._descent(
+                network, self.split, self.settings, state, self.on_epoch, cools=True
+            )
             for network, state in itertools.zip_longest(self.networks, states)
         ]
         if self._is_race() and not states:
@@ -160,12 +162,14 @@ class EnsembleTraining:
         settings: Settings,
         state: dict[str, Tensor] | None = None,
         on_epoch: OnEpoch | None = None,
+        *,
+        cools: bool = False,
     ) -> Descent:
         objective = self.objective(network)
         network.train().to(objective.y.dtype)
         network.set_trainable(True)
         by_hand = None
-        if self.by_hand and ClosedFormGradient.applies(network):
+        if self.by_hand and ClosedFormGradient.applies(network, objective.prior):
             by_hand = partial(ClosedFormGradient, objective)
         return Descent(
             network.named_parameters(),
@@ -177,6 +181,7 @@ class EnsembleTraining:
             by_hand=by_hand,
             optimizer_state=state,
             on_epoch=on_epoch,
+            on_step=objective.cool if cools else None,
         )
 
     def _end(self, descents: list[Descent]) -> list[History]:

@@ -68,6 +68,8 @@ class Mixture:
         cls, logits: Tensor, blocks: Sequence[Block], temperature: float = 1.0
     ) -> "Mixture":
         """Normalise ``logits / temperature`` into log weights."""
+        if not temperature > 0.0:
+            raise ValueError(f"temperature must be positive, got {temperature!r}.")
         return cls(torch.log_softmax(logits / temperature, -1), blocks)
 
     @property
@@ -222,7 +224,9 @@ class Mixture:
         """Divide the logits of the weights by a temperature."""
         if temperature == 1.0:
             return self
-        return Mixture.from_logits(self.log_weights, self.blocks, temperature)
+        # The largest logit is 0: however cold, one component is left.
+        logits = self.log_weights - self.log_weights.amax(-1, keepdim=True)
+        return Mixture.from_logits(logits, self.blocks, temperature)
 
     def condition(self, outputs: list[int], values: Tensor) -> "Mixture":
         r"""Return the distribution of the other outputs given the values of these.

@@ -2,52 +2,29 @@ r"""What the loop minimises: the penalised negative log-likelihood of a mixture.
 
 .. math::
     L = -\frac{1}{\sum_i v_i} \sum_i v_i \Bigl[ \log p(y_i \mid x_i)
-    + \frac{1}{n} \sum_k \log \pi(\sigma_k^2(x_i)) \Bigr]
+    + \frac{1}{n} \log p(\pi(x_i), \sigma(x_i)) \Bigr]
 
-with row weights v and an inverse-gamma prior on the variances, averaged over the
-rows and counted once for the n rows they are worth.
+with row weights v and a prior on weights and scales, averaged over the rows and counted
+once for the n rows they are worth.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .mixture import Mixture
 from .networks import MixtureNetwork
+from .penalty import MixturePrior
 
-__all__ = ["MixtureObjective", "ScalePrior"]
-
+__all__ = ["MixtureObjective"]
 
 # How far the logarithm of a member's spread moves from one judgement to the next, and
 # where it stays: the search goes on while training does.
 _SPREAD_STEPS = (-0.2, -0.05, 0.0, 0.05, 0.2)
 _SPREAD_RANGE = (0.0, 1.4)
 
-
-@dataclass(frozen=True)
-class ScalePrior:
-    r"""Inverse-gamma prior on the components' variances, up to a constant.
-
-    .. math:: \log \pi(\sigma^2) = -(a + 1) \log \sigma^2 - b / \sigma^2
-
-    Parameters
-    ----------
-    shape, scale : float
-        The numbers a and b, in standardised units.
-    """
-
-    shape: float
-    scale: float
-
-    def log_prob(self, mixture: Mixture) -> Tensor:
-        """Return the log density summed over components, one per mixture."""
-        total = torch.zeros_like(mixture.log_weights[..., 0])
-        for block in mixture.blocks:
-            scales = block.family.scales(block.params)
-            log_scale = 2.0 * (self.shape + 1.0) * scales.log()
-            total = total - (log_scale + self.scale / scales.square()).sum((-2, -1))
-        return total
+# The share of the steps over which the temperature falls.
+_COOLING = 0.2
 
 
 class MixtureObjective:
@@ -63,7 +40,7 @@ class MixtureObjective:
         Standardised targets.
     weights : Tensor of shape (n_samples,)
         Positive row weights whose mean is 1.
-    prior : ScalePrior
+    prior : MixturePrior
         Keeps the likelihood bounded.
     n_rows : float
         The number of rows the prior is shared out over.
@@ -73,6 +50,8 @@ class MixtureObjective:
         Standard deviation of fresh noise in every batch.
     generator : torch.Generator
         Its source.
+    heat : float, default=1.0
+        Temperature with which :meth:`cool` begins, over that of the network.
     """
 
     def __init__(
@@ -82,12 +61,13 @@ class MixtureObjective:
         y: Tensor,
         weights: Tensor,
         *,
-        prior: ScalePrior,
+        prior: MixturePrior,
         n_rows: float,
         log_scale: float,
         x_noise: float,
         y_noise: float,
         generator: torch.Generator,
+        heat: float = 1.0,
     ) -> None:
         self.network = network
         self.x, self.y = x, y
@@ -98,12 +78,33 @@ class MixtureObjective:
         self.log_scale = log_scale
         self.x_noise, self.y_noise = x_noise, y_noise
         self.generator = generator
+        self.heat = heat
+        self.relative_temperature = 1.0
+
+    def temperature(self) -> float:
+        """Return the temperature of the training loss."""
+        head: Any = self.network.head
+        return float(head.temperature * self.relative_temperature)
+
+    def cool(self, done: float) -> None:
+        r"""Set the temperature of the training loss.
+
+        .. math:: T = T_1 (T_0 / T_1)^{\max(0, 1 - 5 s)}
+
+        Held-out rows always see the end :math:`T_1`, which is the network's own.
+
+        Parameters
+        ----------
+        done : float
+            The share s of the steps that are done.
+        """
+        self.relative_temperature = self.heat ** max(0.0, 1.0 - done / _COOLING)
 
     def training_loss(self, rows: Tensor) -> Tensor:
         """Return the loss of each member on its rows ``(n_members, n_batch)``."""
         x = self._noisy(self.x[rows], self.x_noise)
         y = self._noisy(self.y[rows], self.y_noise)
-        mixture = self.network(x)
+        mixture = self.network(x).temper(self.relative_temperature)
         log_prior = self.prior.log_prob(mixture) / self.n_rows
         gain = self.weights[rows] * (mixture.log_prob(y) + log_prior)
         return self.log_scale - gain.mean(1)

@@ -12,6 +12,7 @@ from .distribution import PredictiveDistribution
 from .families import FAMILIES, Family
 from .networks import ACTIVATIONS
 from .predictive import row_chunks
+from .priors import Dirichlet, ScalesPrior
 from .views import EMBEDDINGS
 
 __all__ = ["MixtureDensityRegressor"]
@@ -52,8 +53,18 @@ class MixtureDensityRegressor(ConditionalMixture):
     n_estimators : int, default=4
         Number of networks M of each view. Those of a view start differently, hold out
         different rows and shuffle by themselves.
-    temperature : float, default=1.0
-        Divides the logits of the mixture weights.
+    temperature : float or (float, float), default=1.0
+        Divides the logits of the mixture weights. Of a pair, fit begins with the first
+        number and falls to the second over a fifth of the steps of each network; all
+        else is at the second.
+    weights_prior : float, Dirichlet or None, default=None
+        Dirichlet prior on the mixture weights, counted once for all rows. Above 1 it
+        keeps components alive, below 1 it prunes them. A
+        :class:`~skmdn.priors.Dirichlet` may have a number for each component.
+    scales_prior : "auto", ScalesPrior or None, default="auto"
+        Prior on the scales of the components, counted once for all rows: an object of
+        :mod:`skmdn.priors` in units of the standardised target. "auto" is an inverse
+        gamma law, weak but for few rows; None leaves only ``min_scale``.
     min_scale : float or "auto", default="auto"
         Smallest standard deviation of a component, as a share of the target's.
         "auto" is 0.001.
@@ -109,7 +120,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         Number of passes made, of the view that made most; without the finish.
     loss_curve_ : list of float
         Training loss of each pass, averaged over every eighth step and over the
-        networks: nats per row in the units of y, with the prior's share.
+        networks: nats per row in the units of y, with the priors' share.
     validation_loss_curve_ : list of float or None
         Held-out negative log-likelihood of each pass as last judged, every network
         at the width that suits it best; None without early stopping.
@@ -140,11 +151,12 @@ class MixtureDensityRegressor(ConditionalMixture):
     view makes three tenths more at half the rate, and its state before keeps a share.
 
     With rows held out, networks of one normal target ("diag" or "spherical") with the
-    default activation and temperature, hidden layers and no noise are trained in
-    float32 on the CPU. All others, and all queries, are computed in float64.
+    default activation, hidden layers, no noise and no other prior than Dirichlet and
+    inverse gamma are trained in float32 on the CPU. All others, and all queries, are
+    computed in float64.
 
-    Scales carry a weak inverse-gamma prior, counted once for all rows seen, so that
-    the likelihood stays bounded; weights below 1 count as one row each there.
+    The prior on the scales keeps the likelihood bounded. Priors are counted once for
+    all rows seen; weights below 1 count as one row each there.
 
     Rows of weight 0 are dropped. A row of weight 2 equals the row repeated as long
     as training is full-batch without held-out rows and noise (below 50 rows with the
@@ -185,7 +197,13 @@ class MixtureDensityRegressor(ConditionalMixture):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "embedding": [StrOptions(set(EMBEDDINGS))],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
-        "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
+        "temperature": [Interval(numbers.Real, 0, None, closed="neither"), tuple, list],
+        "weights_prior": [
+            Dirichlet,
+            Interval(numbers.Real, 0, None, closed="neither"),
+            None,
+        ],
+        "scales_prior": [StrOptions({"auto"}), ScalesPrior, None],
         "min_scale": [
             StrOptions({"auto"}),
             Interval(numbers.Real, 0, None, closed="neither"),
@@ -226,6 +244,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         embedding="auto",
         n_estimators=4,
         temperature=1.0,
+        weights_prior=None,
+        scales_prior="auto",
         min_scale="auto",
         x_noise=0.0,
         y_noise=0.0,
@@ -250,6 +270,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         self.embedding = embedding
         self.n_estimators = n_estimators
         self.temperature = temperature
+        self.weights_prior = weights_prior
+        self.scales_prior = scales_prior
         self.min_scale = min_scale
         self.x_noise = x_noise
         self.y_noise = y_noise
@@ -297,11 +319,17 @@ class MixtureDensityRegressor(ConditionalMixture):
             it was before.
         """
         with unchanged_on_error(self):
-            rows = self._checked_rows(X, y, sample_weight, reset=not self._goes_on())
+            goes_on = self._goes_on()
+            rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
             hold_out = self._held_out_share(len(rows.y))
-            generator = self._prepare(rows, keep=self._goes_on(), hold_out=hold_out)
-            settings = self._settings(rows)
-            history, _ = self._train(rows, generator, settings, hold_out=hold_out)
+            generator = self._prepare(rows, keep=goes_on, hold_out=hold_out)
+            history, _ = self._train(
+                rows,
+                generator,
+                self._settings(rows),
+                hold_out=hold_out,
+                cools=not goes_on,
+            )
             self.loss_curve_ = history.loss
             self.validation_loss_curve_ = history.held_out or None
             self.best_validation_loss_ = None

@@ -27,6 +27,7 @@ from .steps import (
 __all__ = ["Descent", "History", "Settings", "split_rows"]
 
 OnEpoch = Callable[[int, float, float | None], bool]
+OnStep = Callable[[float], None]
 
 
 @dataclass
@@ -249,6 +250,9 @@ class Descent:
     on_epoch : callable, optional
         Called with the epoch's number (from 1), loss and held-out loss after
         every epoch; a true value stops the run.
+    on_step : callable, optional
+        Called before every step with the share of the steps, as planned at first, that
+        are done.
     """
 
     def __init__(
@@ -263,13 +267,15 @@ class Descent:
         by_hand: Callable[[dict[str, Tensor]], Gradient] | None = None,
         optimizer_state: dict[str, Tensor] | None = None,
         on_epoch: OnEpoch | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.flat = FlatParameters(named_parameters)
         self.rows, held_out_rows = rows
         self.settings = settings
         self.generator = generator
-        self.on_epoch = on_epoch
+        self.on_epoch, self.on_step = on_epoch, on_step
         n_steps = _n_steps(self.rows, settings) * settings.max_iter
+        self.n_planned = n_steps
         self.optimizer = Optimizer(self.flat, settings, n_steps, optimizer_state)
         self.differentiate = Differentiator(self.flat, training_loss, by_hand)
         self.history = History()
@@ -315,6 +321,10 @@ class Descent:
         self.flat.release()
         return history
 
+    def _before_step(self) -> None:
+        if self.on_step is not None:
+            self.on_step(self.optimizer.n_done / self.n_planned)
+
     def _run_epoch(self) -> bool:
         """Run an epoch and tell whether it was the last."""
         best, history = self.best, self.history
@@ -322,7 +332,9 @@ class Descent:
         total = self.flat.values.new_zeros(len(self.rows))
         n_losses = 0
         for part in _parts(batches, self.settings.max_iter):
-            n_losses += _take_steps(self.optimizer, self.differentiate, part, total)
+            n_losses += _take_steps(
+                self.optimizer, self.differentiate, part, total, self._before_step
+            )
             if best is not None and _is_judged(self.epoch, self.settings):
                 best.judge(self.epoch)
         mean_loss = total / n_losses
@@ -370,6 +382,7 @@ def _take_steps(
     differentiate: Differentiator,
     batches: list[Tensor],
     total: Tensor,
+    before_step: Callable[[], None],
 ) -> int:
     """Take a step for each batch, add up the losses of every eighth and count them.
 
@@ -379,6 +392,7 @@ def _take_steps(
     n_losses = 0
     with differentiate.mode():
         for step, batch in enumerate(batches):
+            before_step()
             with_loss = step % _LOSS_EVERY == 0
             losses = differentiate(batch, with_loss)
             optimizer.step()

@@ -12,7 +12,9 @@ from skmdn.composition import Composition
 from skmdn.embeddings import FeatureEmbedding
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
-from skmdn.objectives import MixtureObjective, ScalePrior
+from skmdn.objectives import MixtureObjective
+from skmdn.penalty import MixturePrior
+from skmdn.priors import Dirichlet, InverseGamma, LogNormalScale
 from skmdn.steps import FlatParameters
 from skmdn.training import Descent, Settings, split_rows
 from tests.helpers import generator
@@ -54,7 +56,10 @@ def network(
     return MixtureNetwork(block, trunk, head)
 
 
-def objective(model, *, weighted=False, dtype=torch.float64):
+STANDARD = MixturePrior(scales=InverseGamma(1.0, 0.3))
+
+
+def objective(model, *, weighted=False, dtype=torch.float64, prior=STANDARD, **kwargs):
     source = generator(2)
     x = torch.randn(N_ROWS, 3, generator=source, dtype=torch.float64)
     y = torch.randn(N_ROWS, 1, generator=source, dtype=torch.float64)
@@ -67,12 +72,13 @@ def objective(model, *, weighted=False, dtype=torch.float64):
         x.to(dtype),
         y.to(dtype),
         weights.to(dtype),
-        prior=ScalePrior(1.0, 0.3),
+        prior=prior,
         n_rows=float(N_ROWS),
         log_scale=0.7,
         x_noise=0.0,
         y_noise=0.0,
         generator=source,
+        **kwargs,
     )
 
 
@@ -137,6 +143,39 @@ def test_losses_and_gradients_are_those_of_autograd(
     expected, found = both(loss, some_rows(n_members))
     assert found.dtype == dtype
     assert_close(found, expected, tolerance)
+
+
+PRIORS = [
+    MixturePrior(),
+    MixturePrior(scales=InverseGamma(2.5, 7.0)),
+    MixturePrior(weights=Dirichlet(0.2)),
+    MixturePrior(Dirichlet([30.0, 1.0, 0.5, 4.0]), InverseGamma(0.1, 0.02)),
+]
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=str)
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+@pytest.mark.parametrize("done", [0.0, 0.13, 1.0])
+def test_priors_and_temperatures_are_those_of_autograd(prior, temperature, done):
+    model = network(n_members=2, temperature=temperature)
+    loss = objective(model, weighted=True, prior=prior, heat=5.0)
+    loss.cool(done)
+    expected, found = both(loss, some_rows(2))
+    assert_close(found, expected, 1e-12)
+
+
+def test_the_temperature_of_each_step_counts():
+    loss = objective(network(), prior=PRIORS[-1], heat=4.0)
+    flat = FlatParameters(loss.network.named_parameters())
+    by_hand = ClosedFormGradient(loss, flat.gradient_views())
+    rows = some_rows(2)
+    for done in (0.0, 0.1, 0.2, 0.05):
+        loss.cool(done)
+        flat.differentiate(loss.training_loss(rows))
+        expected = flat.gradients.clone()
+        with torch.no_grad():
+            by_hand(rows, False)
+        assert_close(flat.gradients, expected, 1e-12)
 
 
 @pytest.mark.parametrize("n_numbers", [1, 100, 160, 10**9])
@@ -274,8 +313,10 @@ def test_two_hundred_steps_by_hand_end_where_autograd_ends():
 
 
 def test_the_standard_network_is_known_in_closed_form():
-    for variant in VARIANTS:
-        assert ClosedFormGradient.applies(network(**variant))
+    for variant in [*VARIANTS, {"temperature": 2.0}]:
+        assert ClosedFormGradient.applies(network(**variant), STANDARD)
+    for prior in PRIORS:
+        assert ClosedFormGradient.applies(network(), prior)
 
 
 @pytest.mark.parametrize(
@@ -286,21 +327,45 @@ def test_the_standard_network_is_known_in_closed_form():
         {"n_outputs": 2},
         {"family": Normal("spherical"), "n_outputs": 2},
         {"activation": "relu"},
-        {"temperature": 2.0},
         {"hidden": ()},
     ],
     ids=str,
 )
 def test_other_networks_are_left_to_autograd(variant):
-    assert not ClosedFormGradient.applies(network(**variant))
+    assert not ClosedFormGradient.applies(network(**variant), STANDARD)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        MixturePrior(scales=LogNormalScale(0.3)),
+        MixturePrior(scales=InverseGamma(), units=torch.ones(1)),
+    ],
+    ids=str,
+)
+def test_other_priors_are_left_to_autograd(prior):
+    assert not ClosedFormGradient.applies(network(), prior)
+
+
+def test_priors_that_only_begin_alike_are_left_to_autograd():
+    class Stricter(InverseGamma):
+        def log_prob(self, std):
+            return 2.0 * super().log_prob(std)
+
+    class Sparser(Dirichlet):
+        def log_prob(self, log_weights):
+            return 2.0 * super().log_prob(log_weights)
+
+    for prior in (MixturePrior(scales=Stricter()), MixturePrior(weights=Sparser(0.5))):
+        assert not ClosedFormGradient.applies(network(), prior)
 
 
 def test_other_modules_are_left_to_autograd(monkeypatch):
-    assert not ClosedFormGradient.applies(nn.Identity())
+    assert not ClosedFormGradient.applies(nn.Identity(), STANDARD)
     model = network()
     model.block = nn.Identity()
-    assert not ClosedFormGradient.applies(model)
-    assert not ClosedFormGradient.applies(network().to("meta"))
+    assert not ClosedFormGradient.applies(model, STANDARD)
+    assert not ClosedFormGradient.applies(network().to("meta"), STANDARD)
     # A future torch without the private functions.
     monkeypatch.setattr(closed_form, "_silu_backward", None)
-    assert not ClosedFormGradient.applies(network())
+    assert not ClosedFormGradient.applies(network(), STANDARD)

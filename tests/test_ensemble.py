@@ -5,6 +5,7 @@ import pytest
 
 from skmdn import MixtureDensityRegressor
 from skmdn.ensemble import EnsembleTraining
+from skmdn.objectives import MixtureObjective
 
 
 def jagged(n_samples=600, seed=0):
@@ -110,3 +111,58 @@ def test_what_repeats_is_learned_by_heart_and_the_rest_is_not_forgotten(monkeypa
     monkeypatch.setattr(EnsembleTraining, "_join", lambda *args: None)
     alone = quick().fit(X, y)
     assert pooled.score(X_test, y_test) >= alone.score(X_test, y_test) - 0.005
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+def test_each_view_cools_once_and_the_finish_stays_cold(activation, monkeypatch):
+    seen = []
+    ask = MixtureObjective.temperature
+
+    def temperature(self):
+        seen.append(ask(self))
+        return seen[-1]
+
+    if activation == "silu":
+        # The gradient by hand asks for it.
+        monkeypatch.setattr(MixtureObjective, "temperature", temperature)
+    else:
+        loss = MixtureObjective.training_loss
+        monkeypatch.setattr(
+            MixtureObjective,
+            "training_loss",
+            lambda self, rows: (temperature(self), loss(self, rows))[1],
+        )
+    monkeypatch.setattr(EnsembleTraining, "_is_late", lambda *args: True)
+    model = quick(
+        temperature=(8.0, 0.5), embedding="none", max_iter=20, activation=activation
+    )
+    X, y = smooth(600)
+    model.fit(X, y)
+    n_steps = 20 * 45
+    expected = 0.5 * 16.0 ** np.maximum(0.0, 1.0 - 5.0 * np.arange(n_steps) / n_steps)
+    np.testing.assert_allclose(seen[:n_steps], expected)
+    assert len(seen) > 1.15 * n_steps
+    assert set(seen[n_steps:]) == {0.5}
+    seen.clear()
+    model.set_params(warm_start=True).fit(X, y)
+    assert set(seen) == {0.5}
+    seen.clear()
+    model.partial_fit(X, y)
+    assert set(seen) == {0.5}
+
+
+def test_a_view_that_is_prolonged_is_not_heated_again(monkeypatch):
+    seen = []
+    cool = MixtureObjective.cool
+
+    def cooled(self, done):
+        cool(self, done)
+        seen.append(self.relative_temperature)
+
+    monkeypatch.setattr(MixtureObjective, "cool", cooled)
+    X, y = jagged()
+    model = quick(n_iter_no_change=100, temperature=(2.0, 1.0)).fit(X, y)
+    assert model.n_iter_ > 40
+    # Each of the three views falls from 2 to 1, and none rises again.
+    rises = np.diff(seen) > 0.0
+    assert rises.sum() == 2

@@ -967,3 +967,20 @@ def test_logarithms_of_tails_go_beyond_the_smallest_number():
             np.testing.assert_allclose(
                 found(tensor([y])), [expected], rtol=1e-12, atol=1e-15
             )
+
+
+def test_limits_of_the_temperature():
+    block = random_block("diag", (2,))
+    mixture = Mixture.from_logits(randn(2, 3), [block])
+    best = torch.nn.functional.one_hot(mixture.weights.argmax(-1), 3).double()
+    for cold in (1e-3, 1e-100, 5e-324):
+        torch.testing.assert_close(mixture.temper(cold).weights, best)
+    third = torch.full((2, 3), 1.0 / 3.0, dtype=torch.float64)
+    for hot in (1e20, 1e300):
+        torch.testing.assert_close(mixture.temper(hot).weights, third)
+    torch.testing.assert_close(
+        mixture.temper(3.0).temper(1.0 / 3.0).log_weights, mixture.log_weights
+    )
+    for wrong in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="temperature must be positive, got"):
+            mixture.temper(wrong)

@@ -9,7 +9,9 @@ from torch import nn
 from skmdn.composition import Composition
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
-from skmdn.objectives import MixtureObjective, ScalePrior
+from skmdn.objectives import MixtureObjective
+from skmdn.penalty import MixturePrior
+from skmdn.priors import InverseGamma
 
 FAMILIES = [
     Normal("diag"),
@@ -35,7 +37,7 @@ def objective(family=FAMILIES[0], *, prior=(1.0, 0.2), n_rows=12, **kwargs):
         data[:, :3],
         data[:, 3:],
         weights,
-        prior=ScalePrior(*prior),
+        prior=MixturePrior(scales=InverseGamma(*prior) if prior else None),
         n_rows=n_rows,
         generator=source,
         **settings,
@@ -70,8 +72,7 @@ def test_the_full_batch_loss_is_the_weighted_likelihood_and_one_prior():
     variances = mixture.component_stds().detach().numpy() ** 2
     weights = loss.weights.numpy()
     total = 12
-    # scipy's density has a constant that the objective leaves out.
-    log_prior = stats.invgamma(1.0, scale=0.2).logpdf(variances) - np.log(0.2)
+    log_prior = stats.invgamma(1.0, scale=0.2).logpdf(variances)
     per_row = log_prob + log_prior.sum((-2, -1)) / total
     expected = 0.7 - np.average(per_row, axis=1, weights=weights)
     actual = loss.training_loss(all_rows()).detach().numpy()
@@ -139,7 +140,7 @@ def test_the_prior_counts_once_however_many_rows():
     few, many = objective(n_rows=10), objective(n_rows=1000)
     share = []
     for loss, n_rows in ((few, 10), (many, 1000)):
-        bare = objective(prior=(-1.0, 0.0), n_rows=n_rows)
+        bare = objective(prior=None, n_rows=n_rows)
         with_prior = loss.training_loss(all_rows(n_rows))
         difference = with_prior - bare.training_loss(all_rows(n_rows))
         share.append(float((difference * loss.n_rows).abs().mean().detach()))
@@ -156,3 +157,25 @@ def test_noise_is_drawn_afresh_for_every_batch():
                 problem.held_out_loss(all_rows()) for problem in (loss, objective())
             )
         torch.testing.assert_close(judged_with, judged_without, rtol=0, atol=0)
+
+
+def test_training_begins_at_the_first_temperature_and_cools_to_the_last():
+    loss = objective(heat=9.0)
+    head = loss.network.head
+    head.temperature = 0.5
+    # Without a word about progress there is no annealing.
+    assert loss.temperature() == 0.5
+    judgements = []
+    for done, expected in [(0.0, 4.5), (0.1, 1.5), (0.2, 0.5), (0.7, 0.5), (1.0, 0.5)]:
+        loss.cool(done)
+        assert loss.temperature() == pytest.approx(expected, rel=1e-12)
+        found = loss.training_loss(all_rows())
+        constant = objective()
+        constant.network.head.temperature = expected
+        torch.testing.assert_close(found, constant.training_loss(all_rows()))
+        with torch.no_grad():
+            judgements.append(loss.held_out_loss(all_rows()))
+            head.log_spread.zero_()
+    # Held-out rows see the end from the beginning.
+    for judgement in judgements[1:]:
+        torch.testing.assert_close(judgement, judgements[0], rtol=0, atol=0)

@@ -23,7 +23,7 @@ def quadratic(n_members=3, seed=0):
 
 def run(center, loss, n_rows=40, **kwargs):
     settings = {"max_iter": 300, "batch_size": n_rows, "learning_rate": 0.05}
-    others = {"on_epoch", "optimizer_state", "by_hand"} & set(kwargs)
+    others = {"on_epoch", "on_step", "optimizer_state", "by_hand"} & set(kwargs)
     others = {name: kwargs.pop(name) for name in others}
     generator = torch.Generator().manual_seed(1)
     hold_out = kwargs.pop("hold_out", 0.0)
@@ -401,3 +401,26 @@ def test_a_gradient_by_hand_that_disagrees_is_dropped(wrong):
     history = run(center, loss, batch_size=8, max_iter=20, by_hand=make)
     assert torch.equal(center.data, expected.data)
     assert history.loss == reference.loss
+
+
+def test_every_step_is_announced_with_the_share_that_is_done():
+    center, loss, _ = quadratic()
+    shares = []
+    run(center, loss, max_iter=5, batch_size=10, on_step=shares.append)
+    assert shares == [step / 20 for step in range(20)]
+
+
+def test_a_longer_run_does_not_take_back_what_was_done():
+    center, loss, _ = quadratic()
+    shares = []
+    source = torch.Generator().manual_seed(1)
+    rows = split_rows(3, 40, 0.0, source)
+    settings = Settings(4, 40, 0.05)
+    descent = Descent(
+        [("center", center)], loss, loss, rows, settings, source, on_step=shares.append
+    )
+    descent.run(2)
+    descent.prolong(8)
+    descent.run()
+    descent.end()
+    assert shares == [step / 4 for step in range(8)]
