@@ -134,7 +134,11 @@ def test_each_view_cools_once_and_the_finish_stays_cold(activation, monkeypatch)
         )
     monkeypatch.setattr(EnsembleTraining, "_is_late", lambda *args: True)
     model = quick(
-        temperature=(8.0, 0.5), embedding="none", max_iter=20, activation=activation
+        temperature=(8.0, 0.5),
+        embedding="none",
+        max_iter=20,
+        activation=activation,
+        hidden_layer_sizes=(4,),
     )
     X, y = smooth(600)
     model.fit(X, y)
