@@ -120,6 +120,18 @@ class Composition:
         inside = [family.contains(y).all(-1) for family in self.families]
         return torch.stack(inside).any(0)
 
+    def allows(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each row of ends if some component does.
+
+        Equal ends are a number, NaN is allowed by all, others are an interval.
+        """
+        known, missing = low == high, low.isnan()
+        inside = [
+            torch.where(known, f.contains(low), missing | f.overlaps(low, high)).all(-1)
+            for f in self.families
+        ]
+        return torch.stack(inside).any(0)
+
     def support(self) -> str:
         """Return the supports in words."""
         return " or ".join(dict.fromkeys(f.support() for f in self.families))

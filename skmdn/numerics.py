@@ -11,6 +11,7 @@ __all__ = [
     "gauss_bell",
     "gauss_legendre",
     "least_exponent",
+    "log_complement",
     "log_sum_exp",
     "own_units",
     "panel_nodes",
@@ -136,6 +137,13 @@ def least_exponent(dtype: torch.dtype) -> float:
 def gauss_bell(z: Tensor) -> Tensor:
     """Return exp(-z^2); where it underflows, the smallest normal number."""
     return (-z.square()).clamp(min=least_exponent(z.dtype)).exp()
+
+
+def log_complement(x: Tensor) -> Tensor:
+    """Return log(1 - exp(x)) of negative numbers, and its slope, to their digits."""
+    near = x > -0.5
+    small, large = torch.where(near, x, -1.0), torch.where(near, -1.0, x)
+    return torch.where(near, (-small.expm1()).log(), (-large.exp()).log1p())
 
 
 def log_sum_exp(values: Tensor) -> Tensor:

@@ -42,14 +42,14 @@ _FAR = 2.0**50
 _MAX_ITER = 60
 
 
-def _beta_place(a: Tensor, b: Tensor, x: Tensor) -> Place:
+def beta_place(a: Tensor, b: Tensor, x: Tensor) -> Place:
     """Return the place of x in [0, 1]; its ends are not places."""
     inner = torch.maximum(x, POWER_LAW / (a + b))
     rest = (x.clamp(min=TINY) / inner).log()
     return Place(inner, (1.0 - x).clamp(min=TINY), rest)
 
 
-def _gamma_place(a: Tensor, x: Tensor) -> tuple[Tensor, Place]:
+def gamma_place(a: Tensor, x: Tensor) -> tuple[Tensor, Place]:
     """Return b and the place of x > 0 in the beta law that stands for a gamma law."""
     inner = x.clamp(POWER_LAW, _FAR)
     rest = (x.clamp(min=TINY) / inner).log().clamp(max=0.0)
@@ -64,7 +64,7 @@ def _valid(ok: Tensor, value: Tensor) -> Tensor:
 
 def _beta_rows(a: Tensor, b: Tensor, x: Tensor, upper: bool) -> tuple[Tensor]:
     """Return the probability below x, or above."""
-    value = probability(a, b, _beta_place(a, b, x), upper)
+    value = probability(a, b, beta_place(a, b, x), upper)
     value = torch.where(x <= 0.0, float(upper), value)
     value = torch.where(x >= 1.0, 1.0 - float(upper), value)
     return (_valid((a > 0) & (b > 0) & (x >= 0) & (x <= 1), value),)
@@ -72,7 +72,7 @@ def _beta_rows(a: Tensor, b: Tensor, x: Tensor, upper: bool) -> tuple[Tensor]:
 
 def _beta_slopes(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     """Return the slopes of the probability below x in a, b and x."""
-    place = _beta_place(a, b, x)
+    place = beta_place(a, b, x)
     log_density, in_a, in_b, _ = slopes(a, b, place)
     in_x = (log_density - x.clamp(min=TINY).log() - place.y.log()).exp()
     inside = (x > 0) & (x < 1)
@@ -81,7 +81,7 @@ def _beta_slopes(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, ...]:
 
 def _gamma_rows(a: Tensor, x: Tensor, upper: bool) -> tuple[Tensor]:
     """Return the probability below x, or above."""
-    b, place = _gamma_place(a, x)
+    b, place = gamma_place(a, x)
     value = probability(a, b, place, upper)
     value = torch.where(x <= 0.0, float(upper), value)
     value = torch.where(x >= _FAR, 1.0 - float(upper), value)
@@ -90,13 +90,13 @@ def _gamma_rows(a: Tensor, x: Tensor, upper: bool) -> tuple[Tensor]:
 
 def _gamma_slopes(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the slopes of the probability below x in a and x."""
-    log_density, in_a, _, _ = slopes(a, *_gamma_place(a, x))
+    log_density, in_a, _, _ = slopes(a, *gamma_place(a, x))
     inside = (x > 0) & (x < _FAR)
     in_x = (log_density - x.clamp(min=TINY).log()).exp()
     return torch.where(inside, in_a, 0.0), torch.where(x < _FAR, in_x, 0.0)
 
 
-def _student_place(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Place]:
+def student_place(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Place]:
     """Return a, b and the place whose lower probability both tails beyond t have."""
     a, b = 0.5 * df, torch.full_like(df, 0.5)
     # Relative to those of the mean, the odds of df / (df + t^2) are 1 / t^2.
@@ -110,7 +110,7 @@ def _student_place(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Place]:
 
 def _student_rows(df: Tensor, t: Tensor, _: bool) -> tuple[Tensor]:
     """Return the probability below t."""
-    a, b, place = _student_place(df, t)
+    a, b, place = student_place(df, t)
     log_density, mass, upper = smaller_tail(a, b, place)
     tail = log_density.exp() * mass
     lower = 0.5 * torch.where(upper, 1.0 - tail, tail)
@@ -120,7 +120,7 @@ def _student_rows(df: Tensor, t: Tensor, _: bool) -> tuple[Tensor]:
 
 def _student_slopes(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return the slopes of the probability below t in df and t."""
-    a, b, place = _student_place(df, t)
+    a, b, place = student_place(df, t)
     _, in_a, _, in_odds = slopes(a, b, place)
     in_df = 0.5 * (0.5 * in_a + in_odds / df)
     inside = (t != 0) & t.isfinite()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skmdn.composition import Composition
-from skmdn.families import Gumbel, Laplace, Logistic, Normal
+from skmdn.families import Gumbel, Laplace, Logistic, Normal, PointMass
 from tests.helpers import tensor
 
 
@@ -61,3 +61,12 @@ def test_every_finite_number_is_in_the_support_of_the_real_line():
     y = tensor([[0.0, 1.0], [torch.inf, 0.0]])
     assert made.contains(y).tolist() == [True, False]
     assert made.support() == "all real numbers"
+
+
+def test_a_row_of_ends_is_allowed_if_one_component_allows_all_of_it():
+    made = Composition.make(["gamma", PointMass(0.0)], 1)
+    nan, inf = torch.nan, torch.inf
+    low = tensor([[0.0, 0.0], [0.0, 1.0], [-1.0, nan], [-3.0, 2.0], [-1.0, 1.0]])
+    high = tensor([[0.0, 0.0], [0.0, 1.0], [0.5, nan], [-2.0, inf], [inf, 1.0]])
+    expected = [True, False, True, False, True]
+    assert made.allows(low, high).tolist() == expected

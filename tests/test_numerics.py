@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from skmdn.numerics import (
     find_root,
     gauss_bell,
+    log_complement,
     log_sum_exp,
     own_units,
     panel_nodes,
@@ -163,3 +164,17 @@ def test_own_units_are_exact_and_leave_out_components_of_weight_zero(scale):
     largest = torch.maximum(own_means.abs(), own_stds).amax(-1)
     assert bool(((largest >= 1.0) & (largest < 2.0)).all())
     assert bool((own_stds >= 0.04).all())
+
+
+def test_complements_of_exponentials_keep_their_digits_and_slopes():
+    x = tensor([-1e-300, -1e-20, -0.3, -0.5, -0.7, -40.0, -700.0, -np.inf])
+    x.requires_grad_()
+    found = log_complement(x)
+    expected = np.log(-np.expm1(x.detach().numpy()))
+    far = x.detach().numpy() < -1.0
+    expected[far] = np.log1p(-np.exp(x.detach().numpy()[far]))
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-14, atol=0)
+    found.sum().backward()
+    slopes = 1.0 / np.expm1(-x.detach().numpy()[2:-1])
+    np.testing.assert_allclose(x.grad[2:-1], -slopes, rtol=1e-13)
+    assert x.grad.isfinite().all()

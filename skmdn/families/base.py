@@ -1,5 +1,6 @@
 """What a component family is: the protocol, and what most families share."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.numerics import gauss_legendre, log_complement
+
 __all__ = [
     "Family",
     "IndependentFamily",
     "Params",
+    "bounded_exp",
     "inverse_softplus",
     "log_of",
     "others",
@@ -19,10 +23,24 @@ __all__ = [
 
 Params = dict[str, Tensor]
 
+# An interval with a smaller share of its tail is integrated: a difference of two
+# tails would lose its digits. Over so short a piece a smooth density is a polynomial.
+_NARROW = 1e-3
+_N_NODES = 3
+# Unless the density changes by more than this factor, in logarithms; from there on
+# nothing is left of the difference.
+_SMOOTH, _LOST = 0.1, 1e-9
+
 
 def inverse_softplus(x: Tensor) -> Tensor:
     """Return ``z`` with ``softplus(z) = x``, without overflow for large ``x``."""
     return x + torch.log(-torch.expm1(-x))
+
+
+def bounded_exp(x: Tensor) -> Tensor:
+    """Return exp(x), continued as a straight line before it overflows."""
+    last = 0.85 * math.log(torch.finfo(x.dtype).max)
+    return x.clamp_max(last).exp() * (1.0 + (x - last).clamp_min(0.0))
 
 
 def log_of(probability: Tensor) -> Tensor:
@@ -31,6 +49,20 @@ def log_of(probability: Tensor) -> Tensor:
     return (
         torch.where(possible, probability, 1.0).log().masked_fill(~possible, -torch.inf)
     )
+
+
+def _log_difference(larger: Tensor, smaller: Tensor) -> Tensor:
+    """Return log(exp(larger) - exp(smaller)), -inf where that is not positive."""
+    possible = smaller < larger
+    gap = torch.where(possible, smaller - larger, -1.0)
+    return (larger + log_complement(gap)).masked_fill(~possible, -torch.inf)
+
+
+def _finite_ends(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ends of which an infinite one is replaced by the other, or by 0."""
+    inside = torch.where(high.isinf(), 0.0, high)
+    low = torch.where(low.isinf(), inside, low)
+    return low, torch.where(high.isinf(), low, high)
 
 
 def others(values: Tensor, outputs: list[int]) -> list[int]:
@@ -57,6 +89,8 @@ class Family(ABC):
         only, or none.
     mirrors : bool
         Whether -y has components of the same family.
+    correlated : bool
+        Whether outputs may depend on each other within a component.
     """
 
     event_ranks: ClassVar[dict[str, int]]
@@ -64,12 +98,17 @@ class Family(ABC):
     discrete: ClassVar[bool] = False
     units: ClassVar[str] = "location-scale"
     mirrors: ClassVar[bool] = True
+    correlated: ClassVar[bool] = False
 
     # Where the target may lie, and in which units.
 
     def contains(self, y: Tensor) -> Tensor:
         """Tell for each number whether it lies in the support."""
         return y.isfinite()
+
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has numbers of the support."""
+        return low <= high
 
     def support(self) -> str:
         """Return the support in words, for messages."""
@@ -124,6 +163,44 @@ class Family(ABC):
     @abstractmethod
     def log_prob(self, params: Params, y: Tensor) -> Tensor:
         """Return log f_k(y) in nats, shape ``(..., n_components)``."""
+
+    @abstractmethod
+    def log_density(self, params: Params, y: Tensor) -> Tensor:
+        """Return the log density of every output by itself.
+
+        It is -inf outside the support, never NaN, and differentiable there as well.
+
+        Returns
+        -------
+        log_density : Tensor of shape (..., n_components, n_outputs)
+        """
+
+    def log_likelihood(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        r"""Return the log-likelihood of targets that are known in part.
+
+        .. math:: \sum_{d: l_d = h_d} \log f_d(l_d)
+            + \sum_{d: l_d < h_d} \log P(l_d \le Y_d \le h_d)
+
+        Parameters
+        ----------
+        params : dict of Tensor
+            Parameters.
+        low, high : Tensor of shape (..., 1, n_outputs)
+            Ends, which broadcast: equal ones of a number that is known, NaN of one
+            that is missing.
+
+        Returns
+        -------
+        log_likelihood : Tensor of shape (..., n_components)
+        """
+        known, between = low == high, low < high
+        total = self.log_density(params, torch.where(known, low, 0.0))
+        total = torch.where(known, total, 0.0)
+        if bool(between.any()):
+            ends = torch.where(between, low, 0.0), torch.where(between, high, 1.0)
+            inside = self.log_interval(params, *ends)
+            total = torch.where(between, inside, total)
+        return total.sum(-1)
 
     @abstractmethod
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
@@ -185,12 +262,48 @@ class Family(ABC):
         """Return P(Y > y) per component and output, accurate in the upper tail."""
 
     def log_cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return log P(Y <= y); families with a closed form go beyond 1e-308."""
-        return log_of(self.cdf(params, y))
+        """Return log P(Y <= y)."""
+        return self.log_tails(params, y)[0]
 
     def log_sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return log P(Y > y); families with a closed form go beyond 1e-308."""
-        return log_of(self.sf(params, y))
+        """Return log P(Y > y)."""
+        return self.log_tails(params, y)[1]
+
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log P(Y <= y) and log P(Y > y).
+
+        A family that writes them by itself goes beyond 1e-308.
+        """
+        return log_of(self.cdf(params, y)), log_of(self.sf(params, y))
+
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return log P(low <= Y <= high) per component and output.
+
+        Both ends belong to the interval, so that one from a point with a probability
+        to itself has that probability. Ends may be infinite.
+        """
+        return self._log_interval(params, low, high)[0]
+
+    def _log_interval(
+        self, params: Params, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log P(low < Y <= high), and the log tail that it is a part of.
+
+        The tail is the one with less beyond the interval.
+        """
+        no_low, no_high = low == -torch.inf, high == torch.inf
+        n_axes = max(value.ndim for value in params.values())
+        ends = torch.broadcast_tensors(*_finite_ends(low, high))
+        # Both ends in one call: its cost hardly depends on their number.
+        both = torch.stack([end[(None,) * (n_axes - end.ndim)] for end in ends])
+        (below, lower), (upper, above) = self.log_tails(params, both)
+        lower = lower.masked_fill(no_high, 0.0)
+        upper = upper.masked_fill(no_low, 0.0)
+        below = below.masked_fill(no_low, -torch.inf)
+        above = above.masked_fill(no_high, -torch.inf)
+        is_lower = lower < upper
+        tail = torch.where(is_lower, lower, upper)
+        return _log_difference(tail, torch.where(is_lower, below, above)), tail
 
     @abstractmethod
     def ppf(self, params: Params, q: Tensor) -> Tensor:
@@ -232,13 +345,6 @@ class IndependentFamily(Family):
 
     raw_names: ClassVar[tuple[str, ...]]
 
-    @abstractmethod
-    def log_density(self, params: Params, y: Tensor) -> Tensor:
-        """Return the log density of every output, ``(..., n_components, n_outputs)``.
-
-        It is -inf outside the support, never NaN, and differentiable there as well.
-        """
-
     def raw_shapes(
         self, n_components: int, n_outputs: int
     ) -> dict[str, tuple[int, ...]]:
@@ -252,6 +358,30 @@ class IndependentFamily(Family):
     def log_prob(self, params: Params, y: Tensor) -> Tensor:
         """Return the sum of the outputs' log densities."""
         return self.log_density(params, y).sum(-1)
+
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return log P(low <= Y <= high) per component and output.
+
+        Narrow intervals are integrated, where no digits are lost. A density that has
+        a kink needs a way of its own, and so do points with a probability.
+        """
+        value, tail = self._log_interval(params, low, high)
+        share = value.detach() - tail.detach()
+        bounded = low.isfinite() & high.isfinite()
+        low, high = _finite_ends(low, high)
+        nodes, weights = gauss_legendre(_N_NODES)
+        half = 0.5 * (high - low)
+        logs = torch.stack(
+            [
+                self.log_density(params, low + half * (1.0 + node)) + math.log(weight)
+                for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True)
+            ]
+        )
+        smooth = (logs[0] - logs[-1]).abs() < _SMOOTH
+        narrow = (share < math.log(_NARROW)) & smooth | (share < math.log(_LOST))
+        narrow = narrow & bounded & logs.isfinite().all(0)
+        rule = torch.where(narrow, logs, 0.0).logsumexp(0) + log_of(half)
+        return torch.where(narrow, rule, value)
 
     def covariance(self, params: Params) -> Tensor:
         """Return diagonal matrices."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skmdn.draws import log_gamma_draws
+from skmdn.far_tails import log_beta_tails
 from skmdn.special import betainc, betaincc, betaincinv
 from skmdn.tails import stirling
 
@@ -81,6 +82,11 @@ class Bounded(IndependentFamily):
             "low": torch.minimum(first, second),
             "high": torch.maximum(first, second),
         }
+
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has numbers between the ends."""
+        first, last = low.new_tensor(self.low), low.new_tensor(self.high)
+        return (low <= high) & (low < last) & (high > first)
 
     def _intervals(self, brackets: str) -> str:
         """Return the intervals in words; an infinite end is open."""
@@ -171,24 +177,30 @@ class Beta(Bounded):
         value = ratios + peak - (below * above * size).log()
         return torch.where(inside, value, -torch.inf)
 
-    def _tail(self, params: Params, y: Tensor, upper: bool) -> Tensor:
-        """Return the probability of one side of y, from the end that is nearer to y."""
+    def _share(self, params: Params, y: Tensor) -> tuple[Tensor, ...]:
+        """Return shapes and place, from the end nearer to y, and if that is the low."""
         low, high, a, b = params["low"], params["high"], params["a"], params["b"]
         y = nearest(y, low, high)
         below, above = (y - low) / (high - low), (high - y) / (high - low)
         left = below <= above
         near, far = torch.where(left, a, b), torch.where(left, b, a)
-        share = torch.where(left, below, above)
-        inner, outer = betainc(near, far, share), betaincc(near, far, share)
-        return torch.where(left != upper, inner, outer)
+        return near, far, torch.where(left, below, above), left
 
     def cdf(self, params: Params, y: Tensor) -> Tensor:
         """Return the incomplete beta function of the place in the interval."""
-        return self._tail(params, y, upper=False)
+        *place, left = self._share(params, y)
+        return torch.where(left, betainc(*place), betaincc(*place))
 
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return one minus the distribution function, without the cancellation."""
-        return self._tail(params, y, upper=True)
+        *place, left = self._share(params, y)
+        return torch.where(left, betaincc(*place), betainc(*place))
+
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of both tails, however small."""
+        *place, left = self._share(params, y)
+        inner, outer = log_beta_tails(*place)
+        return torch.where(left, inner, outer), torch.where(left, outer, inner)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the quantiles; those of a beta variable have no gradient."""
@@ -331,6 +343,21 @@ class TruncatedNormal(Bounded):
         safe = torch.maximum(torch.where(below, y, low), low)
         share = self._log_mass(params, safe, high) - self._log_mass(params, low, high)
         return torch.where(below, share.exp(), 0.0)
+
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the shares on both sides, however small."""
+        endless = torch.full_like(y, torch.inf)
+        lower = self.log_interval(params, -endless, y)
+        return lower, self.log_interval(params, y, endless)
+
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return the share of the mass between, however far out or short."""
+        first, last = params["low"], params["high"]
+        inside = (low < last) & (high > first)
+        start = torch.where(inside, torch.maximum(low, first), first)
+        end = torch.where(inside, torch.minimum(high, last), last)
+        share = self._log_mass(params, start, end) - self._log_mass(params, first, last)
+        return share.masked_fill(~inside, -torch.inf)
 
     @torch.no_grad()
     def ppf(self, params: Params, q: Tensor) -> Tensor:

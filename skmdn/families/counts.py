@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.far_tails import log_beta_tails, log_gamma_tails
 from skmdn.numerics import find_root
 from skmdn.special import betainc, betaincc, gammainc, gammaincc
 from skmdn.tails import less_log, stirling
@@ -69,6 +70,10 @@ class Counts(IndependentFamily):
             for name, value in params.items()
         }
 
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return log P(low <= Y <= high): the tails begin between the integers."""
+        return self._log_interval(params, low.ceil() - 0.5, high)[0]
+
     def masses_between(
         self, params: Params, low: Tensor, high: Tensor, most: int
     ) -> Tensor | None:
@@ -101,9 +106,16 @@ class Unbounded(Counts):
     def _tail(self, params: Params, k: Tensor, upper: bool) -> Tensor:
         raise NotImplementedError
 
+    def _log_tails(self, params: Params, k: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
     def contains(self, y: Tensor) -> Tensor:
         """Tell for each number whether it is a count."""
         return (y >= 0.0) & (y == y.floor()) & y.isfinite()
+
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has a count."""
+        return low.ceil().clamp_min(0.0) <= high.floor()
 
     def support(self) -> str:
         """Return the support in words, for messages."""
@@ -123,11 +135,22 @@ class Unbounded(Counts):
         """Return P(Y > y), a staircase."""
         return self._stairs(params, y, upper=True)
 
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log P(Y <= y) and log P(Y > y), however small."""
+        lower, upper = self._log_tails(params, self._step(y))
+        below, above = y < 0.0, y == torch.inf
+        lower = lower.masked_fill(below, -torch.inf).masked_fill(above, 0.0)
+        return lower, upper.masked_fill(below, 0.0).masked_fill(above, -torch.inf)
+
+    @staticmethod
+    def _step(y: Tensor) -> Tensor:
+        """Return the integer below, 0 outside."""
+        y = y.detach()
+        return torch.where((y < 0.0) | (y == torch.inf), 0.0, y).floor()
+
     def _stairs(self, params: Params, y: Tensor, upper: bool) -> Tensor:
         """Return a tail at the integer below."""
-        y = y.detach()
-        outside = (y < 0.0) | (y == torch.inf)
-        tail = self._tail(params, torch.where(outside, 0.0, y).floor(), upper)
+        tail = self._tail(params, self._step(y), upper)
         tail = torch.where(y < 0.0, float(upper), tail)
         return torch.where(y == torch.inf, float(not upper), tail)
 
@@ -223,6 +246,10 @@ class Poisson(Unbounded):
         k, rate = torch.broadcast_tensors(k, params["rate"])
         return (gammainc if upper else gammaincc)(k + 1.0, rate)
 
+    def _log_tails(self, params: Params, k: Tensor) -> tuple[Tensor, Tensor]:
+        upper, lower = log_gamma_tails(k + 1.0, params["rate"])
+        return lower, upper
+
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw counts."""
         return torch.poisson(params["rate"], generator=generator)
@@ -303,6 +330,14 @@ class NegativeBinomial(Unbounded):
         tail[many] = lower(r[many], k[many] + 1.0, (r / total)[many])
         return tail
 
+    def _log_tails(self, params: Params, k: Tensor) -> tuple[Tensor, Tensor]:
+        mean, r = params["mean"], params["concentration"]
+        few = mean <= r
+        share = torch.where(few, mean, r) / (r + mean)
+        first, second = torch.where(few, k + 1.0, r), torch.where(few, r, k + 1.0)
+        inner, outer = log_beta_tails(first, second, share)
+        return torch.where(few, outer, inner), torch.where(few, inner, outer)
+
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw counts whose rates are gamma variables."""
         mean, r = params["mean"], params["concentration"]
@@ -332,6 +367,10 @@ class Bernoulli(Counts):
     def contains(self, y: Tensor) -> Tensor:
         """Tell for each number whether it is 0 or 1."""
         return (y == 0.0) | (y == 1.0)
+
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has 0 or 1."""
+        return low.ceil().clamp_min(0.0) <= high.floor().clamp_max(1.0)
 
     def support(self) -> str:
         """Return the support in words, for messages."""
@@ -379,6 +418,14 @@ class Bernoulli(Counts):
         """Return 1, P(Y = 1) or 0."""
         one = torch.sigmoid(params["logit"])
         return torch.where(y < 0.0, 1.0, torch.where(y < 1.0, one, 0.0))
+
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log P(Y <= y) and log P(Y > y)."""
+        zero = torch.nn.functional.logsigmoid(-params["logit"])
+        one = torch.nn.functional.logsigmoid(params["logit"])
+        below, above = y < 0.0, y >= 1.0
+        lower = torch.where(above, 0.0, zero).masked_fill(below, -torch.inf)
+        return lower, torch.where(below, 0.0, one).masked_fill(above, -torch.inf)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return 0 up to the probability of 0, then 1; high levels ask that of 1."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Family, Params, inverse_softplus, others
+from .bell import log_probability
 
 __all__ = ["MultivariateNormal", "Normal"]
 
@@ -30,9 +31,28 @@ class _Gaussian(Family):
 
     gaussian: ClassVar[bool] = True
 
+    def _marginal_scale(self, params: Params) -> Tensor:
+        """Return standard deviations that broadcast to one per output."""
+        raise NotImplementedError
+
     def mean(self, params: Params) -> Tensor:
         """Return the components' means."""
         return params["mean"]
+
+    def std(self, params: Params) -> Tensor:
+        """Return the standard deviations, one per component and output."""
+        return self._marginal_scale(params).expand_as(params["mean"])
+
+    def log_density(self, params: Params, y: Tensor) -> Tensor:
+        """Return the normal log density of every output by itself."""
+        scale = self._marginal_scale(params)
+        z = (y - params["mean"]) / scale
+        return torch.sub(-scale.log() - _LOG_SQRT_2PI, z.square(), alpha=0.5)
+
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return the log probability of an interval, however far out or short."""
+        scale = self._marginal_scale(params)
+        return log_probability(params["mean"], scale, low, high)
 
     def cdf(self, params: Params, y: Tensor) -> Tensor:
         """Return the normal distribution function."""
@@ -42,13 +62,10 @@ class _Gaussian(Family):
         """Return one minus the distribution function, without the cancellation."""
         return ndtr(params["mean"] - y, self.std(params))
 
-    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the distribution function, however far out."""
-        return torch.special.log_ndtr((y - params["mean"]) / self.std(params))
-
-    def log_sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the upper tail, however far out."""
-        return torch.special.log_ndtr((params["mean"] - y) / self.std(params))
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of both tails, however far out."""
+        z = (y - params["mean"]) / self.std(params)
+        return torch.special.log_ndtr(z), torch.special.log_ndtr(-z)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return mean + std * ndtri(q)."""
@@ -97,9 +114,8 @@ class Normal(_Gaussian):
         """Return the scales."""
         return params["scale"]
 
-    def std(self, params: Params) -> Tensor:
-        """Return the scales, one per output."""
-        return params["scale"].expand_as(params["mean"])
+    def _marginal_scale(self, params: Params) -> Tensor:
+        return params["scale"]
 
     def log_prob(self, params: Params, y: Tensor) -> Tensor:
         """Return the sum of the outputs' normal log densities."""
@@ -174,6 +190,7 @@ class MultivariateNormal(_Gaussian):
 
     covariance_type: str = "full"
 
+    correlated: ClassVar[bool] = True
     event_ranks: ClassVar[dict[str, int]] = {"mean": 1, "precision_factor": 2}
 
     def raw_shapes(
@@ -214,14 +231,12 @@ class MultivariateNormal(_Gaussian):
         """Return what is left of each output's scale after the outputs before it."""
         return params["precision_factor"].diagonal(dim1=-2, dim2=-1).reciprocal()
 
-    def std(self, params: Params) -> Tensor:
+    def _marginal_scale(self, params: Params) -> Tensor:
         """Return the root of the covariance's diagonal."""
         factor = params["precision_factor"]
         if factor.shape[-1] == 1:
-            std = factor[..., 0].reciprocal()
-        else:
-            std = _inverse(factor).square().sum(-1).sqrt()
-        return std.expand_as(params["mean"])
+            return factor[..., 0].reciprocal()
+        return _inverse(factor).square().sum(-1).sqrt()
 
     def log_prob(self, params: Params, y: Tensor) -> Tensor:
         """Return the log density through the factor: no matrix is solved."""
@@ -230,6 +245,53 @@ class MultivariateNormal(_Gaussian):
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         at_mean = log_det - z.shape[-1] * _LOG_SQRT_2PI
         return torch.sub(at_mean, _square_norm(z), alpha=0.5)
+
+    def log_likelihood(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        r"""Return the log-likelihood of targets that are known in part.
+
+        With the missing outputs first, an orthogonal transform makes the factor
+        triangular again. The rows of the others then hold nothing of those that are
+        missing, and are the factor of their marginal distribution.
+
+        Parameters
+        ----------
+        params : dict of Tensor
+            Parameters.
+        low, high : Tensor of shape (..., 1, n_outputs)
+            Ends; see :meth:`skmdn.families.Family.log_likelihood`.
+
+        Returns
+        -------
+        log_likelihood : Tensor of shape (..., n_components)
+
+        Raises
+        ------
+        ValueError
+            If there are intervals and several outputs: the probability of a box has
+            no closed form.
+        """
+        mean, factor = params["mean"], params["precision_factor"]
+        if mean.shape[-1] == 1:
+            return super().log_likelihood(params, low, high)
+        if bool((low < high).any()):
+            raise ValueError(
+                f"covariance_type={self.covariance_type!r} allows no intervals of "
+                "several outputs; covariance_type='diag' does."
+            )
+        known = low == high
+        order = torch.argsort(known.to(torch.int8), dim=-1, stable=True)
+        known = known.gather(-1, order)
+        residual = torch.where(low == high, low - mean, 0.0)
+        shape = torch.broadcast_shapes(residual.shape, order.shape)
+        residual = residual.gather(-1, order.expand(shape))
+        columns = order.unsqueeze(-2).expand(
+            *torch.broadcast_shapes(order.shape[:-1], factor.shape[:-2]),
+            *factor.shape[-2:],
+        )
+        triangle = torch.linalg.qr(factor.expand_as(columns).gather(-1, columns)).R
+        z = (triangle @ residual.unsqueeze(-1)).squeeze(-1)
+        scale = triangle.diagonal(dim1=-2, dim2=-1).abs().log() - _LOG_SQRT_2PI
+        return torch.where(known, scale - 0.5 * z.square(), 0.0).sum(-1)
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Return mean + P^-1 noise."""

@@ -40,6 +40,11 @@ class PointMass(IndependentFamily):
         """Tell for each number whether it is the value, to the last digit."""
         return y == y.new_tensor(self.value)
 
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has the value."""
+        value = low.new_tensor(self.value)
+        return (low <= value) & (value <= high)
+
     def support(self) -> str:
         """Return the support in words, for messages."""
         several = isinstance(self.value, tuple)
@@ -121,6 +126,12 @@ class PointMass(IndependentFamily):
     def sf(self, params: Params, y: Tensor) -> Tensor:
         """Return 1 below the value and 0 from there on."""
         return (y < params["value"]).to(params["value"].dtype)
+
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return 0 where the interval has the value and -inf elsewhere."""
+        value = params["value"]
+        inside = (low <= value) & (value <= high)
+        return torch.zeros_like(value).masked_fill(~inside, -torch.inf)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the value at every level."""

@@ -7,10 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.far_tails import log_gamma_tails
 from skmdn.special import gammainc, gammaincc, gammaincinv
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, inverse_softplus, log_of
+from .base import IndependentFamily, Params, bounded_exp, inverse_softplus, log_of
 from .gaussian import ndtr
 
 __all__ = ["Exponential", "Gamma", "LogNormal", "Weibull"]
@@ -50,12 +51,19 @@ class Positive(IndependentFamily):
     def _log_sf(self, params: Params, y: Tensor) -> Tensor:
         return log_of(self._sf(params, y))
 
+    def _log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self._log_cdf(params, y), self._log_sf(params, y)
+
     def _draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         raise NotImplementedError
 
     def contains(self, y: Tensor) -> Tensor:
         """Tell for each number whether it is positive."""
         return (y > 0.0) & y.isfinite()
+
+    def overlaps(self, low: Tensor, high: Tensor) -> Tensor:
+        """Tell for each closed interval whether it has positive numbers."""
+        return (low <= high) & (high > 0.0)
 
     def support(self) -> str:
         """Return the support in words, for messages."""
@@ -79,19 +87,15 @@ class Positive(IndependentFamily):
         value = self._sf(params, torch.where(inside, y, 1.0))
         return torch.where(inside, value, (y <= 0.0).to(value.dtype))
 
-    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return log P(Y <= y), -inf at 0 and below."""
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both tails' logarithms; at 0 and below -inf and 0."""
         inside = self.contains(y)
-        value = self._log_cdf(params, torch.where(inside, y, 1.0))
-        outside = torch.where(y > 0.0, 0.0, -torch.inf).to(value.dtype)
-        return torch.where(inside, value, outside)
-
-    def log_sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return log P(Y > y), 0 at 0 and below."""
-        inside = self.contains(y)
-        value = self._log_sf(params, torch.where(inside, y, 1.0))
-        outside = torch.where(y > 0.0, -torch.inf, 0.0).to(value.dtype)
-        return torch.where(inside, value, outside)
+        lower, upper = self._log_tails(params, torch.where(inside, y, 1.0))
+        above = y > 0.0
+        return (
+            torch.where(inside, lower, torch.where(above, 0.0, -torch.inf).to(lower)),
+            torch.where(inside, upper, torch.where(above, -torch.inf, 0.0).to(upper)),
+        )
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw; what underflows is the smallest normal number."""
@@ -238,6 +242,9 @@ class Gamma(Positive):
     def _sf(self, params: Params, y: Tensor) -> Tensor:
         return gammaincc(params["concentration"], params["rate"] * y)
 
+    def _log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        return log_gamma_tails(params["concentration"], params["rate"] * y)
+
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the quantile of the concentration over the rate.
 
@@ -306,10 +313,11 @@ class Weibull(Positive):
     def _log_density(self, params: Params, y: Tensor) -> Tensor:
         concentration, log_y = params["concentration"], y.log()
         log_t = concentration * (log_y - params["scale"].log())
-        return concentration.log() - log_y + log_t - _bounded_exp(log_t)
+        return concentration.log() - log_y + log_t - bounded_exp(log_t)
 
     def _t(self, params: Params, y: Tensor) -> Tensor:
-        return (params["concentration"] * (y.log() - params["scale"].log())).exp()
+        log_t = params["concentration"] * (y.log() - params["scale"].log())
+        return bounded_exp(log_t)
 
     def _cdf(self, params: Params, y: Tensor) -> Tensor:
         return -torch.expm1(-self._t(params, y))
@@ -371,12 +379,6 @@ def _log_second_moment(width: Tensor) -> Tensor:
     exact = torch.lgamma(1.0 + 2.0 * wide) - 2.0 * torch.lgamma(1.0 + wide)
     series = wide.square() * (_ZETA_2 - _TWICE_ZETA_3 * wide)
     return torch.where(wide < 1e-4, series, exact).to(width.dtype)
-
-
-def _bounded_exp(x: Tensor) -> Tensor:
-    """Return exp(x), continued as a straight line before it overflows."""
-    last = 0.85 * math.log(torch.finfo(x.dtype).max)
-    return x.clamp_max(last).exp() * (1.0 + (x - last).clamp_min(0.0))
 
 
 @dataclass(frozen=True)

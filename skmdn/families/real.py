@@ -7,10 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.far_tails import log_student_tails
+from skmdn.numerics import log_complement
 from skmdn.special import stdtr, stdtrit
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, inverse_softplus, log_of
+from .base import IndependentFamily, Params, bounded_exp, inverse_softplus, log_of
 
 __all__ = ["Gumbel", "Laplace", "Logistic", "StudentT"]
 
@@ -122,13 +124,10 @@ class LocationScale(IndependentFamily):
         """Return one minus the distribution function, without the cancellation."""
         return self._sf((y - params["loc"]) / params["scale"])
 
-    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the distribution function, however far out."""
-        return self._log_cdf((y - params["loc"]) / params["scale"])
-
-    def log_sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the upper tail, however far out."""
-        return self._log_sf((y - params["loc"]) / params["scale"])
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of both tails, however far out."""
+        z = (y - params["loc"]) / params["scale"]
+        return self._log_cdf(z), self._log_sf(z)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""
@@ -155,9 +154,28 @@ class Laplace(LocationScale):
         upper = torch.log1p(-0.5 * torch.exp(-z.clamp_min(0.0)))
         return torch.where(z < 0.0, z - math.log(2.0), upper)
 
+    def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
+        """Return log P(low <= Y <= high), the sum of the parts beside the peak."""
+        loc, scale = params["loc"], params["scale"]
+        before = torch.minimum(high, loc) - low
+        after = high - torch.maximum(low, loc)
+        return torch.logaddexp(
+            _laplace_side((loc - high).clamp_min(0.0), before, scale),
+            _laplace_side((low - loc).clamp_min(0.0), after, scale),
+        )
+
     def _ppf(self, q: Tensor) -> Tensor:
         low = torch.log(2.0 * q.clamp_max(0.5))
         return torch.where(q < 0.5, low, -torch.log(2.0 * (1.0 - q.clamp_min(0.5))))
+
+
+def _laplace_side(distance: Tensor, width: Tensor, scale: Tensor) -> Tensor:
+    """Return the log probability of a piece on one side of the peak."""
+    possible, endless = width > 0.0, width == torch.inf
+    gap = torch.where(possible & ~endless, width, 1.0) / scale
+    share = log_complement(-gap).masked_fill(endless, 0.0)
+    value = share - torch.where(possible, distance, 0.0) / scale - math.log(2.0)
+    return value.masked_fill(~possible, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -196,20 +214,20 @@ class Gumbel(LocationScale):
     _std: ClassVar[float] = math.pi / math.sqrt(6.0)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        return -z - torch.exp(-z)
+        return -z - bounded_exp(-z)
 
     def _cdf(self, z: Tensor) -> Tensor:
-        return torch.exp(-torch.exp(-z))
+        return torch.exp(-bounded_exp(-z))
 
     def _sf(self, z: Tensor) -> Tensor:
-        return -torch.expm1(-torch.exp(-z))
+        return -torch.expm1(-bounded_exp(-z))
 
     def _log_cdf(self, z: Tensor) -> Tensor:
-        return -torch.exp(-z)
+        return -bounded_exp(-z)
 
     def _log_sf(self, z: Tensor) -> Tensor:
         # Far out the tail is that of an exponential variable, without rounding.
-        near = torch.log(-torch.expm1(-torch.exp(-z.clamp_max(_FAR_GUMBEL))))
+        near = torch.log(-torch.expm1(-bounded_exp(-z.clamp_max(_FAR_GUMBEL))))
         return torch.where(z < _FAR_GUMBEL, near, -z)
 
     def _ppf(self, q: Tensor) -> Tensor:
@@ -309,13 +327,10 @@ class StudentT(LocationScale):
         z = (params["loc"] - y) / params["scale"]
         return stdtr(params["df"], z)
 
-    def log_cdf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the distribution function."""
-        return log_of(self.cdf(params, y))
-
-    def log_sf(self, params: Params, y: Tensor) -> Tensor:
-        """Return the logarithm of the upper tail."""
-        return log_of(self.sf(params, y))
+    def log_tails(self, params: Params, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of both tails, however far out."""
+        z = (y - params["loc"]) / params["scale"]
+        return log_student_tails(params["df"], z)
 
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""
