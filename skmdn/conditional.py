@@ -19,8 +19,6 @@ from .base import (
     EpochReporter,
     Standardizer,
     TorchEstimator,
-    lattice_width,
-    marginal_start,
     repeated_share,
     resolve_device,
 )
@@ -29,7 +27,6 @@ from .bridge import (
     StreamedRows,
     generator_from,
     mapped_tensor,
-    to_numpy,
     to_tensor,
 )
 from .closed_form import ClosedFormGradient
@@ -41,6 +38,18 @@ from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective
 from .penalty import MixturePrior, start_and_end
 from .predictive import PredictiveQueries, row_chunks
+from .targets import (
+    Targets,
+    check_intervals,
+    check_support,
+    column_spreads,
+    found_resolution,
+    log_volume,
+    marginal_components,
+    read_targets,
+    rowwise_log_likelihood,
+    target_units,
+)
 from .training import History, Settings
 from .views import views_for
 
@@ -83,7 +92,7 @@ class Rows:
     """
 
     X: np.ndarray | ChosenRows
-    y: np.ndarray
+    y: Targets
     weights: np.ndarray
     streamed: bool
 
@@ -111,9 +120,10 @@ class ConditionalMixture(
         """Tell whether fit continues an earlier one."""
         return self.warm_start and hasattr(self, "module_")
 
-    def _checked_rows(self, X, y, sample_weight, *, reset):
+    def _checked_rows(self, X, y, y_upper, sample_weight, *, reset):
         """Return the rows that count, or raise before anything is changed."""
         streamed = isinstance(X, np.memmap)
+        y, targets = read_targets(y, y_upper)
         X, y = validate_data(
             self,
             X,
@@ -134,20 +144,29 @@ class ConditionalMixture(
             self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
             self._univariate = y.ndim == 1
         else:
-            y = self._checked_y(y)
-        y = y.reshape(len(y), -1)
+            y = self._columns(y)
+        if targets is None:
+            targets = Targets(y.reshape(len(y), -1))
         counts = weights > 0.0
         if not counts.all():
             X = ChosenRows(X, np.flatnonzero(counts))
-            y, weights = y[counts], weights[counts]
-        return Rows(X, y, weights, streamed)
+            targets, weights = targets.take(counts), weights[counts]
+        return Rows(X, targets, weights, streamed)
 
     def _checked_X(self, X):
         check_is_fitted(self, "module_")
         return validate_data(self, X, reset=False, dtype=_types(X))
 
-    def _checked_y(self, y):
-        """Return targets as ``(n_samples, n_outputs)``."""
+    def _checked_targets(self, y, y_upper):
+        """Return targets in the form of those of fit."""
+        y, targets = read_targets(y, y_upper)
+        columns = self._columns(y)
+        targets = Targets(columns) if targets is None else targets
+        self._check_intervals(targets)
+        return targets
+
+    def _columns(self, y):
+        """Return numbers as ``(n_samples, n_outputs)``."""
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         columns = y.reshape(len(y), -1)
         if y.ndim > 2 or columns.shape[1] != self.n_outputs_:
@@ -183,20 +202,23 @@ class ConditionalMixture(
             self.module_ = copy.deepcopy(self.module_).to(device)
             self.module_.forget_joined()
             self._check_support(rows.y)
+            if self.resolution != "auto":
+                self.resolution_ = found_resolution(
+                    self.resolution, rows.y, self._composition
+                )
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         self._composition = Composition.make(
             self.family, self.n_components, self.covariance_type
         )
         self._check_support(rows.y)
-        self._y_scaler = self._target_units(rows)
+        values = rows.y.values(self._composition)
+        self._y_scaler = target_units(values, rows.weights, self._composition)
         self._spread = None
         if self._composition.units == "none":
-            self._spread = Standardizer.fit(rows.y, rows.weights).scale
+            self._spread = column_spreads(values, rows.weights)
         self._repeats = repeated_share(rows.X) > _REPEATED
-        self._resolution = 0.0
-        if self.n_outputs_ == 1:
-            self._resolution = lattice_width(rows.y) / abs(self._y_scaler.scale[0])
+        self.resolution_ = found_resolution(self.resolution, rows.y, self._composition)
         self._shaped_by, self._end_temperature = shape, end
         networks = self._networks(rows, weight_source, held_out=hold_out > 0.0)
         self.module_ = networks.to(device)
@@ -213,7 +235,10 @@ class ConditionalMixture(
         composition = self._composition.in_units(
             tuple(self._y_scaler.scale.tolist()), tuple(self._y_scaler.mean.tolist())
         )
-        start = self._start(rows)
+        values = rows.y.values(self._composition)
+        start = marginal_components(
+            values, rows.weights, self._composition, self._y_scaler
+        )
         networks = []
         for view in views_for(self.embedding, *rows.X.shape, held_out):
             block = view.input_block(
@@ -229,7 +254,7 @@ class ConditionalMixture(
             head = MixtureHead(
                 self.n_estimators,
                 trunk.n_out,
-                rows.y.shape[1],
+                self.n_outputs_,
                 composition,
                 min_scale=self._min_scale(),
                 temperature=self._end_temperature,
@@ -275,19 +300,6 @@ class ConditionalMixture(
             n_steps *= _MORE_REPEATED
         return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
-    def _start(self, rows):
-        """Describe the targets by components, in the units of the networks."""
-        units = self._y_scaler
-        if self._composition.units != "location-scale":
-            units = Standardizer.fit(rows.y, rows.weights)
-        centers, spreads, shares = marginal_start(
-            units.transform(rows.y), rows.weights, self._composition.n_components
-        )
-        # From these units to the networks'.
-        scale = units.scale / self._y_scaler.scale
-        shift = (units.mean - self._y_scaler.mean) / self._y_scaler.scale
-        return centers * scale + shift, spreads * np.abs(scale), shares
-
     def _min_scale(self):
         share = _MIN_SCALE if self.min_scale == "auto" else self.min_scale
         return share if self._spread is None else share * float(self._spread.min())
@@ -303,34 +315,20 @@ class ConditionalMixture(
             device=next(self.module_.parameters()).device,
         )
 
-    def _check_support(self, y):
-        """Refuse targets that no component allows."""
+    def _check_support(self, targets):
+        """Refuse targets that no component allows, before anything is made."""
         if self.y_noise and any(f.discrete for f in self._composition.families):
             raise ValueError(
                 f"y_noise={self.y_noise!r} would move targets off the points of a "
                 f"discrete family; family={self.family!r} needs y_noise=0."
             )
-        outside = ~to_numpy(self._composition.contains(to_tensor(y)))
-        if outside.any():
-            row = int(outside.argmax())
-            value = y[row, 0] if self._univariate else y[row].tolist()
-            raise ValueError(
-                f"y must lie in the support of family={self.family!r}, "
-                f"{self._composition.support()}: {outside.sum()} of {len(y)} rows do "
-                f"not, the first of them with {value}."
-            )
+        check_support(targets, self._composition, self.family, self._univariate)
+        self._check_intervals(targets, self.resolution)
 
-    def _target_units(self, rows):
-        """Return the units in which the networks see the target."""
-        units = self._composition.units
-        if units == "location-scale":
-            mirrors = self._composition.mirrors
-            return Standardizer.fit(rows.y, rows.weights, orient=mirrors)
-        scale = np.ones(rows.y.shape[1])
-        if units == "scale":
-            scale = np.average(np.abs(rows.y), axis=0, weights=rows.weights)
-            scale[scale == 0.0] = 1.0
-        return Standardizer(np.zeros(len(scale)), scale)
+    def _check_intervals(self, targets, resolution=None):
+        check_intervals(
+            targets, self._composition, self.covariance_type, resolution=resolution
+        )
 
     def _held_out_share(self, n_rows):
         stops = self.early_stopping
@@ -361,16 +359,22 @@ class ConditionalMixture(
             settings.max_iter * len(networks),
             self._state,
             X=rows.X,
-            y=rows.y,
-            metadata={"sample_weight": rows.weights},
+            y=rows.y.lower,
+            metadata={"sample_weight": rows.weights} | rows.y.metadata(),
         )
         # Held-out rows choose the state, so that rounding errors do no harm.
-        noisy = self.x_noise or self.y_noise
+        by_hand = rows.y.plain and not (self.x_noise or self.y_noise)
         prior = self._prior()
         standard = all(ClosedFormGradient.applies(net, prior) for net in networks)
-        single = bool(hold_out and standard and not noisy)
+        single = bool(hold_out and standard and by_hand)
         data = self._tensors(rows, torch.float32 if single else torch.float64)
-        self._log_scale = self._log_volume(rows)
+        self._log_scale = log_volume(
+            rows.y, rows.weights, self._y_scaler, self._composition
+        )
+        resolution = None
+        if self.resolution_:
+            width = self.resolution_ / np.abs(self._y_scaler.scale)
+            resolution = to_tensor(width, device=data[1].device)
         start, end = start_and_end(self.temperature)
         objective = partial(
             self._objective,
@@ -385,8 +389,8 @@ class ConditionalMixture(
             split_for(self.n_estimators, len(rows.y), hold_out, generator),
             settings,
             generator,
-            by_hand=not noisy,
-            resolution=self._resolution,
+            by_hand=by_hand,
+            resolution=resolution,
             repeats=self._repeats,
             on_epoch=reporter,
         )
@@ -395,42 +399,30 @@ class ConditionalMixture(
         return History.joined(histories), [h.optimizer_state for h in histories]
 
     def _tensors(self, rows, dtype):
-        """Return standardised features, standardised targets and weights."""
+        """Return standardised features, lower ends, weights and upper ends."""
         device = next(self.module_.parameters()).device
         x_class = StreamedRows if rows.streamed else mapped_tensor
         x = x_class(rows.X, self._x_scaler.transform, dtype=dtype, device=device)
-        y = mapped_tensor(rows.y, self._y_scaler.transform, dtype=dtype, device=device)
+        low, high = rows.y.tensors(self._y_scaler, dtype=dtype, device=device)
         # Equal weights are exactly 1 in every precision.
         mean = rows.weights.mean()
         weights = mapped_tensor(
             rows.weights, lambda part: part / mean, dtype=dtype, device=device
         )
-        return x, y, weights
+        return x, low, weights, high
 
     def _objective(self, network, data, **kwargs):
+        *known, upper = data
         return MixtureObjective(
             network,
-            *data,
+            *known,
+            upper=upper,
             n_rows=self._n_seen,
             log_scale=self._log_scale,
             x_noise=self.x_noise,
             y_noise=self.y_noise,
             **kwargs,
         )
-
-    def _log_volume(self, rows):
-        """Return the log volume of the target's units, on average over the rows.
-
-        A probability has no units: rows at points with a probability have none.
-        """
-        log_scale = float(np.log(np.abs(self._y_scaler.scale)).sum())
-        masses = [f for f in self._composition.families if f.discrete]
-        if not masses:
-            return log_scale
-        y = to_tensor(rows.y)
-        at_mass = torch.stack([f.contains(y).all(-1) for f in masses]).any(0)
-        share = np.average(~to_numpy(at_mass), weights=rows.weights)
-        return log_scale * float(share)
 
     def _state(self):
         """Return a copy of what a prediction needs, in the middle of training."""
@@ -459,6 +451,16 @@ class ConditionalMixture(
             )
         ]
         return Mixture(mixture.log_weights, blocks)
+
+    def _log_likelihood(self, X: np.ndarray, targets: Targets) -> np.ndarray:
+        """Return the log-likelihood of each row, by cells if there is a resolution."""
+        parts = [
+            rowwise_log_likelihood(
+                self._mixture(X[rows]), targets.take(rows), self.resolution_
+            )
+            for rows in row_chunks(len(X))
+        ]
+        return np.concatenate(parts)
 
     def _distribution(
         self, X: np.ndarray, temperature: float | None = None

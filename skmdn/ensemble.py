@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .closed_form import ClosedFormGradient
+from .likelihood import cells
 from .networks import MixtureEnsemble, MixtureNetwork
 from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
@@ -84,8 +85,8 @@ class EnsembleTraining:
         The source of shuffles.
     by_hand : bool
         Whether gradients in closed form may be used.
-    resolution : float
-        Spacing of a lattice on which the target lies, or 0.
+    resolution : Tensor of shape (n_outputs,) or None
+        What the targets were rounded to, if that is known.
     repeats : bool
         Whether many rows occur again.
     on_epoch : callable, optional
@@ -98,7 +99,7 @@ class EnsembleTraining:
     settings: Settings
     generator: torch.Generator
     by_hand: bool
-    resolution: float
+    resolution: Tensor | None
     repeats: bool
     on_epoch: OnEpoch | None = None
 
@@ -129,11 +130,11 @@ class EnsembleTraining:
     def _is_race(self) -> bool:
         """Tell whether views are compared early.
 
-        On a lattice their densities say little: only the cells do.
+        Of rounded targets their densities say little: only the cells do.
         """
         n_passes = self.settings.max_iter
         n_steps = n_passes * self.split[0].shape[1] / self.settings.batch_size
-        judged = self.split[1].shape[1] > 0 and not self.resolution
+        judged = self.split[1].shape[1] > 0 and self.resolution is None
         return judged and n_passes >= _FEWEST_PASSES and n_steps >= _FEWEST_STEPS
 
     def _race(self, descents: list[Descent]) -> list[Descent]:
@@ -287,8 +288,17 @@ class EnsembleTraining:
             members.append([mixtures[group::n_groups] for group in range(n_groups)])
         return HeldOutPredictions(
             members,
-            [data.y[group].double() for group in groups],
+            [self._judged(data, group) for group in groups],
             data.weights[groups].flatten().double(),
-            resolution=self.resolution,
             min_scale=networks[0].head.min_scale,
         )
+
+    def _judged(
+        self, data: MixtureObjective, rows: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the ends by which held-out rows judge; cells, if they are rounded."""
+        low, high = data.ends(rows)
+        low, high = low.double(), None if high is None else high.double()
+        if self.resolution is None:
+            return low, high
+        return cells(low, high, self.resolution)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .likelihood import log_likelihood
 from .networks import MixtureNetwork
 from .penalty import MixturePrior
 
@@ -37,9 +38,11 @@ class MixtureObjective:
     x : Tensor of shape (n_samples, n_features)
         Standardised features, or something else that returns rows by index.
     y : Tensor of shape (n_samples, n_outputs)
-        Standardised targets.
+        Standardised targets, or their lower ends.
     weights : Tensor of shape (n_samples,)
         Positive row weights whose mean is 1.
+    upper : Tensor of shape (n_samples, n_outputs), optional
+        Upper ends, if not all targets are known.
     prior : MixturePrior
         Keeps the likelihood bounded.
     n_rows : float
@@ -61,6 +64,7 @@ class MixtureObjective:
         y: Tensor,
         weights: Tensor,
         *,
+        upper: Tensor | None = None,
         prior: MixturePrior,
         n_rows: float,
         log_scale: float,
@@ -70,7 +74,7 @@ class MixtureObjective:
         heat: float = 1.0,
     ) -> None:
         self.network = network
-        self.x, self.y = x, y
+        self.x, self.y, self.upper = x, y, upper
         self.flat_y = y.flatten()
         self.weights = weights
         self.prior = prior
@@ -102,11 +106,17 @@ class MixtureObjective:
 
     def training_loss(self, rows: Tensor) -> Tensor:
         """Return the loss of each member on its rows ``(n_members, n_batch)``."""
-        x = self._noisy(self.x[rows], self.x_noise)
-        y = self._noisy(self.y[rows], self.y_noise)
+        x = self.x[rows]
+        if self.x_noise:
+            x = x + self._noise(x, self.x_noise)
+        low, high = self.ends(rows)
+        if self.y_noise:
+            # Both ends move alike: a known number stays one.
+            noise = self._noise(low, self.y_noise)
+            low, high = low + noise, None if high is None else high + noise
         mixture = self.network(x).temper(self.relative_temperature)
         log_prior = self.prior.log_prob(mixture) / self.n_rows
-        gain = self.weights[rows] * (mixture.log_prob(y) + log_prior)
+        gain = self.weights[rows] * (log_likelihood(mixture, low, high) + log_prior)
         return self.log_scale - gain.mean(1)
 
     def held_out_loss(self, rows: Tensor) -> Tensor:
@@ -120,8 +130,9 @@ class MixtureObjective:
         mixture = self.network.of_rows(self.x, rows).unsqueeze()
         steps = self.y.new_tensor(_SPREAD_STEPS)
         log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
-        y = self.y[rows].unsqueeze(2)
-        log_prob = mixture.widen(log_spread.exp().unsqueeze(1)).log_prob(y)
+        low, high = self.ends(rows, points=True)
+        wide = mixture.widen(log_spread.exp().unsqueeze(1))
+        log_prob = log_likelihood(wide, low, high)
         weights = self.weights[rows].unsqueeze(-1)
         losses = -(weights * log_prob).sum(1) / weights.sum(1)
         losses += log_spread.square() / rows.shape[1]
@@ -129,8 +140,17 @@ class MixtureObjective:
         spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values
 
-    def _noisy(self, values: Tensor, size: float) -> Tensor:
-        if size == 0.0:
-            return values
-        noise = torch.empty_like(values).normal_(0.0, size, generator=self.generator)
-        return values + noise
+    def ends(
+        self, rows: Tensor, *, points: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the targets of rows, or their ends; perhaps with an axis of points."""
+        axis = rows.ndim
+        low = self.y[rows]
+        high = None if self.upper is None else self.upper[rows]
+        if points:
+            low = low.unsqueeze(axis)
+            high = None if high is None else high.unsqueeze(axis)
+        return low, high
+
+    def _noise(self, like: Tensor, size: float) -> Tensor:
+        return torch.empty_like(like).normal_(0.0, size, generator=self.generator)

@@ -33,7 +33,7 @@ class PredictiveQueries:
         """Return the distribution of every row."""
         raise NotImplementedError
 
-    def log_prob(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
+    def log_prob(self, X: ArrayLike, y: ArrayLike, **ends: ArrayLike) -> np.ndarray:
         """Return the log-likelihood of every row."""
         raise NotImplementedError
 
@@ -114,8 +114,8 @@ class PredictiveQueries:
         rng = self._draws_from(random_state)
         return self._query(X, lambda dist: dist.sample(n_samples, rng))
 
-    def score(self, X, y, sample_weight=None):
-        """Return the mean log-likelihood in nats per row; higher is better.
+    def score(self, X, y, sample_weight=None, *, y_upper=None):
+        """Return the mean of ``log_prob`` in nats per row; higher is better.
 
         Parameters
         ----------
@@ -125,13 +125,16 @@ class PredictiveQueries:
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
+        y_upper : array-like, shaped like y, default=None
+            Upper ends, where targets are intervals.
 
         Returns
         -------
         score : float
             For the coefficient of determination use ``scoring="r2"``.
         """
-        log_prob = self.log_prob(X, y)
+        ends = {} if y_upper is None else {"y_upper": y_upper}
+        log_prob = self.log_prob(X, y, **ends)
         weights = _check_sample_weight(
             sample_weight, log_prob, dtype=np.float64, ensure_non_negative=True
         )

@@ -2,16 +2,13 @@
 
 import numbers
 
-import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error, warn_about
 from .conditional import ConditionalMixture
-from .distribution import PredictiveDistribution
 from .families import FAMILIES, Family
 from .networks import ACTIVATIONS
-from .predictive import row_chunks
 from .priors import Dirichlet, ScalesPrior
 from .views import EMBEDDINGS
 
@@ -68,6 +65,11 @@ class MixtureDensityRegressor(ConditionalMixture):
     min_scale : float or "auto", default="auto"
         Smallest standard deviation of a component, as a share of the target's.
         "auto" is 0.001.
+    resolution : float, "auto" or None, default="auto"
+        What the targets were rounded to. :meth:`log_prob` and :meth:`score` are then
+        log probabilities of cells of this width. "auto" finds it for one output that
+        takes few values (at most one in fifty rows) at multiples of a number; None
+        always takes densities.
     x_noise : float, default=0.0
         Standard deviation of the noise added to standardised features, drawn
         afresh for every batch.
@@ -116,6 +118,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         Names of the features, if they are all strings.
     n_outputs_ : int
         Number of outputs.
+    resolution_ : float
+        What the targets were rounded to; 0 if nothing says so.
     n_iter_ : int
         Number of passes made, of the view that made most; without the finish.
     loss_curve_ : list of float
@@ -141,8 +145,8 @@ class MixtureDensityRegressor(ConditionalMixture):
     passes, in fits of 12 passes and 1 500 steps or more, views whose networks are 0.15
     nats worse than those of the best are dropped; the others share two thirds of the
     passes these had left. In the end views get the weights, and all scales one factor,
-    that make the held-out rows most likely [2]_ [3]_. If a single target lies on a
-    lattice (at most one value in fifty rows), its cells count, and no view is dropped.
+    that make the held-out rows most likely [2]_ [3]_. If there is a resolution, their
+    cells count, and no view is dropped. The loss is the density even then.
 
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
@@ -150,10 +154,10 @@ class MixtureDensityRegressor(ConditionalMixture):
     defaults), set the factor of the scales again. Where many rows occur again, every
     view makes three tenths more at half the rate, and its state before keeps a share.
 
-    With rows held out, networks of one normal target ("diag" or "spherical") with the
-    default activation, hidden layers, no noise and no other prior than Dirichlet and
-    inverse gamma are trained in float32 on the CPU. All others, and all queries, are
-    computed in float64.
+    With rows held out, networks of one normal target ("diag" or "spherical") that is
+    known in all rows, with the default activation, hidden layers, no noise and no other
+    prior than Dirichlet and inverse gamma are trained in float32 on the CPU. All
+    others, and all queries, are computed in float64.
 
     The prior on the scales keeps the likelihood bounded. Priors are counted once for
     all rows seen; weights below 1 count as one row each there.
@@ -208,6 +212,11 @@ class MixtureDensityRegressor(ConditionalMixture):
             StrOptions({"auto"}),
             Interval(numbers.Real, 0, None, closed="neither"),
         ],
+        "resolution": [
+            StrOptions({"auto"}),
+            Interval(numbers.Real, 0, None, closed="neither"),
+            None,
+        ],
         "x_noise": [Interval(numbers.Real, 0, None, closed="left")],
         "y_noise": [Interval(numbers.Real, 0, None, closed="left")],
         "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
@@ -247,6 +256,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         weights_prior=None,
         scales_prior="auto",
         min_scale="auto",
+        resolution="auto",
         x_noise=0.0,
         y_noise=0.0,
         weight_decay=0.01,
@@ -273,6 +283,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         self.weights_prior = weights_prior
         self.scales_prior = scales_prior
         self.min_scale = min_scale
+        self.resolution = resolution
         self.x_noise = x_noise
         self.y_noise = y_noise
         self.weight_decay = weight_decay
@@ -295,7 +306,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, y_upper=None):
         """Fit the networks.
 
         Parameters
@@ -303,9 +314,13 @@ class MixtureDensityRegressor(ConditionalMixture):
         X : array-like of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets; predictions take the same form.
+            Targets; predictions take the same form. Of several outputs, some may be
+            missing (NaN): the others are learned from.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights; a row of weight 0 is as good as absent.
+        y_upper : array-like, shaped like y, default=None
+            Upper ends where y has lower ends: the target lies between, ends included.
+            Ends may be -inf and inf; equal ones are a number that is known.
 
         Returns
         -------
@@ -320,7 +335,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         """
         with unchanged_on_error(self):
             goes_on = self._goes_on()
-            rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
+            rows = self._checked_rows(X, y, y_upper, sample_weight, reset=not goes_on)
             hold_out = self._held_out_share(len(rows.y))
             generator = self._prepare(rows, keep=goes_on, hold_out=hold_out)
             history, _ = self._train(
@@ -341,7 +356,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X, y, sample_weight=None, *, y_upper=None):
         """Make one pass over a batch of rows.
 
         The first call fixes the scaling and the start of the components; it should
@@ -357,6 +372,8 @@ class MixtureDensityRegressor(ConditionalMixture):
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
+        y_upper : array-like, shaped like y, default=None
+            Upper ends; see :meth:`fit`.
 
         Returns
         -------
@@ -365,7 +382,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         """
         goes_on = hasattr(self, "module_")
         with unchanged_on_error(self):
-            rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
+            rows = self._checked_rows(X, y, y_upper, sample_weight, reset=not goes_on)
             n_calls = getattr(self, "n_iter_", 0)
             generator = self._prepare(rows, keep=goes_on, n_calls=n_calls)
             history, states = self._train(
@@ -403,8 +420,14 @@ class MixtureDensityRegressor(ConditionalMixture):
         """
         return self._distribution(self._checked_X(X), temperature)
 
-    def log_prob(self, X, y):
-        """Return the log density of each target, in nats.
+    def log_prob(self, X, y, *, y_upper=None):
+        """Return the log-likelihood of each target, in nats.
+
+        It is a log density, of the outputs that are not missing. With a resolution it
+        is the log probability of the cell ``y - resolution_ / 2`` to
+        ``y + resolution_ / 2`` instead, which no spike can raise above 0, and with
+        ``y_upper`` that of the interval. For densities of rounded targets there is
+        ``predict_distribution(X).log_prob(y)``.
 
         Parameters
         ----------
@@ -412,17 +435,20 @@ class MixtureDensityRegressor(ConditionalMixture):
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
+        y_upper : array-like, shaped like y, default=None
+            Upper ends; see :meth:`fit`.
 
         Returns
         -------
         log_prob : ndarray of shape (n_samples,)
-            Log densities in the units of y.
+            Log-likelihoods in the units of y.
+
+        Raises
+        ------
+        ValueError
+            If the data cannot be used.
         """
         X = self._checked_X(X)
-        y = self._checked_y(y)
-        check_consistent_length(X, y)
-        parts = [
-            PredictiveDistribution(self._mixture(X[rows]), False).log_prob(y[rows])
-            for rows in row_chunks(len(X))
-        ]
-        return np.concatenate(parts)
+        targets = self._checked_targets(y, y_upper)
+        check_consistent_length(X, targets)
+        return self._log_likelihood(X, targets)

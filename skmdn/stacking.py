@@ -24,9 +24,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .likelihood import log_likelihood
 from .mixture import Mixture
 
-__all__ = ["HeldOutPredictions", "cell_log_prob", "stacking_weights"]
+__all__ = ["HeldOutPredictions", "stacking_weights"]
 
 # Logarithms of the common factor.
 _SPREADS = (-1.0, 0.6, 33)
@@ -55,13 +56,11 @@ class HeldOutPredictions:
     members : sequence of sequence of Mixture
         For every view and every group of rows the mixtures, of batch shape
         ``(n_members, n_samples)``, of the members that have held out this group.
-    y : sequence of Tensor of shape (n_samples, n_outputs)
-        The groups' targets.
+    targets : sequence of (Tensor, Tensor or None)
+        The groups' targets, or their ends; see
+        :func:`skmdn.likelihood.log_likelihood`.
     weights : Tensor of shape (n_samples,)
         Weights of the rows of all groups.
-    resolution : float, default=0.0
-        Distance of the lattice on which a single target lies; cells of this width
-        are judged instead of points, whose density has no limit there.
     min_scale : float, default=0.0
         What no scale falls below.
     """
@@ -69,26 +68,24 @@ class HeldOutPredictions:
     def __init__(
         self,
         members: Sequence[Sequence[Mixture]],
-        y: Sequence[Tensor],
+        targets: Sequence[tuple[Tensor, Tensor | None]],
         weights: Tensor,
         *,
-        resolution: float = 0.0,
         min_scale: float = 0.0,
     ) -> None:
         self.members = members
-        self.y = y
+        self.targets = targets
         self.weights = weights
-        self.resolution = resolution
         self.min_scale = min_scale
 
     def log_prob(self, log_factor: Tensor | None = None) -> Tensor:
-        """Return log densities ``(n_views, n_samples)``, scales times a factor."""
+        """Return log-likelihoods ``(n_views, n_samples)``, scales times a factor."""
         return torch.stack(
             [
                 torch.cat(
                     [
-                        self._of_group(mixture, y, log_factor)
-                        for mixture, y in zip(view, self.y, strict=True)
+                        self._of_group(mixture, ends, log_factor)
+                        for mixture, ends in zip(view, self.targets, strict=True)
                     ]
                 )
                 for view in self.members
@@ -96,19 +93,19 @@ class HeldOutPredictions:
         )
 
     def _of_group(
-        self, members: Mixture, y: Tensor, log_factor: Tensor | None
+        self,
+        members: Mixture,
+        ends: tuple[Tensor, Tensor | None],
+        log_factor: Tensor | None,
     ) -> Tensor:
         if log_factor is not None:
             members = members.widen(log_factor.exp(), self.min_scale)
-        if self.resolution:
-            log_prob = cell_log_prob(members, y, self.resolution)
-        else:
-            log_prob = members.log_prob(y)
+        log_prob = log_likelihood(members, *ends)
         pooled = torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
         return pooled.clamp_min(_LEAST)
 
     def pool(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
-        """Return the log densities of the views' pool, ``(n_samples,)``."""
+        """Return the log-likelihoods of the views' pool, ``(n_samples,)``."""
         joint = self.log_prob(log_factor) + shares.log().unsqueeze(1)
         return torch.logsumexp(joint, 0)
 
@@ -166,23 +163,3 @@ def stacking_weights(
         expected = torch.softmax(joint, 0) @ weights + n_pseudo
         shares = expected / expected.sum()
     return shares
-
-
-def cell_log_prob(mixture: Mixture, y: Tensor, width: float) -> Tensor:
-    """Return the log probability of the cell around each target, in nats.
-
-    Parameters
-    ----------
-    mixture : Mixture
-        Of one output.
-    y : Tensor of shape (..., 1)
-        Centres of the cells.
-    width : float
-        Their width.
-    """
-    low, high = y - 0.5 * width, y + 0.5 * width
-    lower = mixture.cdf(high) - mixture.cdf(low)
-    upper = mixture.sf(low) - mixture.sf(high)
-    tiny = torch.finfo(y.dtype).tiny
-    inside = torch.where(mixture.cdf(y) < 0.5, lower, upper)
-    return inside.clamp_min(tiny).log()[..., 0]

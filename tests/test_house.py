@@ -24,6 +24,8 @@ TORCH_ONLY = {
     "draws",
     "embeddings",
     "families",
+    "far_tails",
+    "likelihood",
     "mixture",
     "modes",
     "networks",
@@ -171,6 +173,7 @@ def test_every_public_name_is_documented():
         "plotting",
         "datasets",
         "mixture",
+        "likelihood",
         "priors",
         "distribution",
     ):

@@ -8,6 +8,7 @@ from torch import nn
 
 from skmdn.composition import Composition
 from skmdn.families import MultivariateNormal, Normal
+from skmdn.likelihood import log_likelihood
 from skmdn.networks import MLP, MixtureHead, MixtureNetwork
 from skmdn.objectives import MixtureObjective
 from skmdn.penalty import MixturePrior
@@ -179,3 +180,83 @@ def test_training_begins_at_the_first_temperature_and_cools_to_the_last():
     # Held-out rows see the end from the beginning.
     for judgement in judgements[1:]:
         torch.testing.assert_close(judgement, judgements[0], rtol=0, atol=0)
+
+
+# Targets that are known in part.
+
+
+def partial(loss, **kwargs):
+    """Return the same problem with rows of every kind."""
+    low, high = loss.y.clone(), loss.y.clone()
+    low[::4, 0], high[1::4, 1] = -np.inf, np.inf
+    low[2::4, 0] = high[2::4, 0] = np.nan
+    settings = {"log_scale": 0.7, "x_noise": 0.0, "y_noise": 0.0, **kwargs}
+    return MixtureObjective(
+        loss.network,
+        loss.x,
+        low,
+        loss.weights,
+        upper=high,
+        prior=loss.prior,
+        n_rows=loss.n_rows,
+        generator=loss.generator,
+        **settings,
+    )
+
+
+def gradient(loss):
+    loss.network.zero_grad()
+    loss.training_loss(all_rows()).sum().backward()
+    return [p.grad.clone() for p in loss.network.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ends_that_are_equal_give_the_plain_loss_and_gradient(family):
+    loss = objective(family)
+    expected = loss.training_loss(all_rows()), loss.held_out_loss(all_rows())
+    slopes = gradient(loss)
+    loss.upper = loss.y.clone()
+    # Each judgement begins where the last one left the spread.
+    loss.network.get_parameter("head.log_spread").data.zero_()
+    found = loss.training_loss(all_rows()), loss.held_out_loss(all_rows())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(loss), slopes, rtol=1e-10, atol=1e-12)
+
+
+def test_the_loss_of_intervals_and_holes_is_their_likelihood():
+    loss = partial(objective())
+    rows = all_rows()
+    mixture = loss.network(loss.x[rows])
+    log_prior = loss.prior.log_prob(mixture) / loss.n_rows
+    low, high = loss.y[rows], loss.upper[rows]
+    gain = log_likelihood(mixture, low, high) + log_prior
+    expected = 0.7 - (loss.weights[rows] * gain).mean(1)
+    torch.testing.assert_close(loss.training_loss(rows), expected)
+    assert all(part.isfinite().all() for part in gradient(loss))
+
+
+def test_held_out_intervals_judge_at_every_spread():
+    loss = partial(objective())
+    rows = all_rows()
+    found = loss.held_out_loss(rows)
+    spread = loss.network.get_parameter("head.log_spread").exp()
+    wide = loss.network.eval()(loss.x[rows])
+    log_prob = log_likelihood(wide, loss.y[rows], loss.upper[rows])
+    weights = loss.weights[rows]
+    expected = -(weights * log_prob).sum(1) / weights.sum(1)
+    expected += 0.7 + spread.log().square()[:, 0] / rows.shape[1]
+    torch.testing.assert_close(found, expected)
+
+
+def test_noise_moves_both_ends_alike():
+    loss = partial(objective(), y_noise=0.3)
+    state = loss.generator.get_state()
+    found = loss.training_loss(all_rows())
+    loss.generator.set_state(state)
+    rows = all_rows()
+    noise = torch.empty_like(loss.y[rows]).normal_(0.0, 0.3, generator=loss.generator)
+    mixture = loss.network(loss.x[rows])
+    log_prior = loss.prior.log_prob(mixture) / loss.n_rows
+    gain = log_likelihood(mixture, loss.y[rows] + noise, loss.upper[rows] + noise)
+    expected = 0.7 - (loss.weights[rows] * (gain + log_prior)).mean(1)
+    torch.testing.assert_close(found, expected)

@@ -6,15 +6,17 @@ import torch
 from scipy import optimize, special, stats
 
 from skmdn import stacking
+from skmdn.likelihood import cells
 from skmdn.mixture import Mixture
-from skmdn.stacking import HeldOutPredictions, cell_log_prob, stacking_weights
+from skmdn.stacking import HeldOutPredictions, stacking_weights
 from tests.helpers import normal_mixture, randn, random_mixture, tensor
 
 
 def held_out(views, y, weights, **kwargs):
     """Every view has one member, and all rows are one group."""
     members = [[views[v : v + 1]] for v in range(views.batch_shape[0])]
-    return HeldOutPredictions(members, [y], weights, **kwargs)
+    targets = y if isinstance(y, tuple) else (y, None)
+    return HeldOutPredictions(members, [targets], weights, **kwargs)
 
 
 def stack(views, y, weights, **kwargs):
@@ -183,57 +185,6 @@ def test_several_outputs_and_families(layout):
 # Cells.
 
 
-@pytest.mark.parametrize("width", [0.01, 0.5, 3.0])
-def test_the_probability_of_a_cell_is_a_difference_of_the_cdf(width):
-    weights, means, scales = [0.3, 0.7], [-1.0, 2.0], [0.5, 1.5]
-    mixture = normal_mixture(weights, means, scales)
-    y = np.linspace(-4.0, 6.0, 41)
-    low, high = y - 0.5 * width, y + 0.5 * width
-    # In the upper half by symmetry, where the cdf is nearly 1.
-    parts = [
-        np.where(
-            y < m,
-            stats.norm.cdf(high, m, s) - stats.norm.cdf(low, m, s),
-            stats.norm.sf(low, m, s) - stats.norm.sf(high, m, s),
-        )
-        for m, s in zip(means, scales, strict=True)
-    ]
-    expected = np.log(np.array(weights) @ parts)
-    found = cell_log_prob(mixture, tensor(y.tolist()).unsqueeze(1), width)
-    assert found.shape == (41,)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
-@pytest.mark.parametrize("distance", [5.0, 10.0, 20.0, 35.0])
-def test_cells_in_either_tail_keep_their_digits(distance, sign):
-    mixture = normal_mixture([1.0], [0.0], [1.0])
-    width = 0.25
-    found = float(cell_log_prob(mixture, tensor([sign * distance]), width))
-    near, far = distance - 0.5 * width, distance + 0.5 * width
-    outer, inner = stats.norm.logsf(far), stats.norm.logsf(near)
-    expected = inner + np.log1p(-np.exp(outer - inner))
-    assert found == pytest.approx(expected, rel=1e-10)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cells_without_probability_are_finite(dtype):
-    mixture = normal_mixture([0.5, 0.5], [0.0, 1.0], [1e-3, 1.0])
-    mixture = mixture.map(lambda value: value.to(dtype))
-    y = torch.tensor([[-1e6], [-50.0], [0.0], [50.0], [1e6]], dtype=dtype)
-    found = cell_log_prob(mixture, y, 0.5)
-    assert found.isfinite().all()
-    assert (found <= 0.0).all()
-    assert float(found[2]) > -1.0
-
-
-def test_cells_of_a_lattice_sum_to_one():
-    mixture = random_mixture("diag", (2,), n_outputs=1)
-    lattice = torch.arange(-60.0, 61.0, dtype=torch.float64).unsqueeze(1) * 0.25
-    found = cell_log_prob(mixture.unsqueeze(), lattice, 0.25).exp().sum(1)
-    torch.testing.assert_close(found, torch.ones(2, dtype=torch.float64))
-
-
 def test_targets_on_a_lattice_are_judged_by_cells():
     """Points would ask for components of no width at all."""
     rng = np.random.RandomState(0)
@@ -250,7 +201,7 @@ def test_targets_on_a_lattice_are_judged_by_cells():
         ]
     )
     weights = torch.ones(2000, dtype=torch.float64)
-    shares, log_factor = stack(views, y, weights, resolution=1.0)
+    shares, log_factor = stack(views, cells(y, None, 1.0), weights)
     assert shares[0] > 0.9
     # The latent deviation is 1; the rounded one sqrt(1 + 1 / 12).
     assert float(log_factor) == pytest.approx(0.0, abs=0.051)
