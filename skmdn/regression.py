@@ -75,6 +75,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         afresh for every batch.
     y_noise : float, default=0.0
         The same for standardised targets. It is about a floor on the predicted spread.
+        Both ends of an interval move alike.
     weight_decay : float, default=0.01
         Decoupled weight decay; biases, frequencies and phases are spared.
     learning_rate_init : float, default=0.01

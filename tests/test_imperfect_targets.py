@@ -153,7 +153,7 @@ def test_a_limit_of_detection_with_zeros_below():
     low = np.where(rain < 0.2, 0.0, rain)
     high = np.where(rain < 0.2, 0.2, rain)
     family = {"dry": PointMass(0.0), "rain": "gamma"}
-    model = quick(family=family, max_iter=60, learning_rate_init=0.03)
+    model = quick(family=family, max_iter=30, learning_rate_init=0.05)
     dist = model.fit(X, low, y_upper=high).predict_distribution(X)
     assert dist.weights[:, 0].mean() == pytest.approx(0.3, abs=0.1)
     law = stats.gamma(2.0)
