@@ -9,7 +9,7 @@ of rows is a few products of matrices.
 """
 
 from .expectation import e_step, impute, log_density, moments_of, responsibilities
-from .iteration import Fit, Online, run
+from .iteration import Fit, Online, Past, run
 from .maximization import Priors, log_prior, m_step, start_step
 from .parameters import COVARIANCE_TYPES, Parameters
 from .rows import Rows
@@ -20,6 +20,7 @@ __all__ = [
     "Fit",
     "Online",
     "Parameters",
+    "Past",
     "Priors",
     "Rows",
     "Statistics",

@@ -13,7 +13,7 @@ from .parameters import Parameters
 from .rows import Rows
 from .statistics import Statistics
 
-__all__ = ["Fit", "Online", "run"]
+__all__ = ["Fit", "Online", "Past", "run"]
 
 # The share of a batch falls as the power of the number of batches.
 _FORGETTING = 0.7
@@ -120,11 +120,42 @@ def run(
     return fit
 
 
+@dataclass(frozen=True)
+class Past:
+    """What earlier batches have left.
+
+    Attributes
+    ----------
+    statistics : Statistics or None
+        Of one unit of weight; None before the first batch.
+    seen : float
+        The weight of all rows so far.
+    n_steps : int or None
+        The number of batches; None if they were all rows of a fit at once.
+    """
+
+    statistics: Statistics | None = None
+    seen: float = 0.0
+    n_steps: int | None = 0
+
+    def of(self, run: int) -> "Past":
+        """Return what belongs to one run, on the CPU."""
+        kept = self.statistics
+        if kept is not None:
+            part = slice(run, run + 1)
+            kept = Statistics(
+                kept.counts[part].cpu(),
+                kept.means[part].cpu(),
+                kept.scatters[part].cpu(),
+            )
+        return Past(kept, self.seen, self.n_steps)
+
+
 class Online:
     r"""Stepwise expectation maximisation over batches [1]_.
 
     .. math:: s \leftarrow (1 - \eta_t) \, s + \eta_t \, \hat s(\text{batch}),
-        \qquad \eta_t = (t + 1)^{-0.7}
+        \qquad \eta_t = t^{-0.7}
 
     The statistics s are those of one unit of weight; the step that maximises sees them
     times all the weight there is, so that priors are counted once.
@@ -137,6 +168,8 @@ class Online:
         What is known beforehand.
     total : float, optional
         The weight of all rows. By default that of the rows seen so far.
+    past : Past, optional
+        What earlier batches have left.
 
     References
     ----------
@@ -145,14 +178,16 @@ class Online:
     """
 
     def __init__(
-        self, parameters: Parameters, priors: Priors, total: float | None = None
+        self,
+        parameters: Parameters,
+        priors: Priors,
+        total: float | None = None,
+        past: Past | None = None,
     ) -> None:
         self.parameters = parameters
         self.priors = priors
         self.total = total
-        self.seen = 0.0
-        self.n_steps = 0
-        self.statistics: Statistics | None = None
+        self.past = Past() if past is None else past
 
     def step(self, rows: Rows, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Learn from a batch.
@@ -173,20 +208,20 @@ class Online:
             the parameters it had.
         """
         log_likelihood, statistics = e_step(self.parameters, rows, table)
-        self.seen += rows.total
-        self.n_steps += 1
-        share = self.n_steps**-_FORGETTING
-        fresh = statistics.scaled(share / rows.total)
-        if self.statistics is None:
-            self.statistics = fresh
+        earlier, n_steps = self.past.statistics, self.past.n_steps
+        if n_steps is None:
+            n_steps = max(1, round(self.past.seen / rows.total))
+        share = (n_steps + 1) ** -_FORGETTING
+        merged = statistics.scaled(share / rows.total)
+        if earlier is not None:
+            merged = earlier.to(merged).scaled(1.0 - share).merged(merged)
         else:
-            self.statistics = self.statistics.scaled(1.0 - share).merged(fresh)
-        total = self.seen if self.total is None else self.total
+            merged = statistics.scaled(1.0 / rows.total)
+        self.past = Past(merged, self.past.seen + rows.total, n_steps + 1)
+        total = self.past.seen if self.total is None else self.total
         bounds = log_likelihood / rows.total
         bounds = bounds + log_prior(self.parameters, self.priors) / total
-        better, sound = m_step(
-            self.statistics.scaled(total), self.parameters, self.priors
-        )
+        better, sound = m_step(merged.scaled(total), self.parameters, self.priors)
         kept = sound.nonzero().view(-1)
         self.parameters = self.parameters.replaced(kept, better[kept])
         return bounds, sound

@@ -43,6 +43,13 @@ class Statistics:
         scatters = seconds - _square(shift, seconds) * _column(safe, seconds)
         return cls(counts, points + shift, scatters)
 
+    def to(self, like: "Statistics") -> "Statistics":
+        """Return them where others are."""
+        device = like.counts.device
+        return Statistics(
+            self.counts.to(device), self.means.to(device), self.scatters.to(device)
+        )
+
     def scaled(self, factor: float) -> "Statistics":
         """Return the statistics of rows whose weights are multiplied."""
         return Statistics(self.counts * factor, self.means, self.scatters * factor)
