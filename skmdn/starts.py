@@ -13,8 +13,13 @@ __all__ = ["START_ROWS", "Start", "find_starts"]
 
 # More rows than these add nothing to a beginning but time.
 START_ROWS = 20_000
-_SPARE_CANDIDATES = 7
-_SHORT_RUN = 10
+_SPARE_CANDIDATES = 9
+# For spare candidates, which need to be different rather than good.
+_KMEANS_ROWS = 4_000
+_KMEANS_STEPS = 20
+_TRIALS = 5
+# Steps of the rounds of the race, each of which halves the field.
+_ROUNDS = (15, 30)
 _LONG_RUN = 60
 
 
@@ -113,8 +118,11 @@ def find_starts(
     race = start.init_params == "kmeans" and start.n_components > 1 and free
     race = race and (start.covariances is None or start.covariance_type == "fixed")
     candidates = []
-    for _ in range(start.n_init + _SPARE_CANDIDATES * race):
-        shares = _shares(start, filled, weights, rng)
+    for place in range(start.n_init + _SPARE_CANDIDATES * race):
+        # Of the spare ones every second tries hard to find far-off groups.
+        spare = place - start.n_init
+        trials = 0 if spare < 0 else _TRIALS + start.n_components * (spare % 2 == 0)
+        shares = _shares(start, filled, weights, rng, trials)
         moments = em.moments_of(
             filled_rows, to_tensor(shares.T, device=device), matrices=start.matrices
         )
@@ -130,6 +138,7 @@ def _shares(
     values: np.ndarray,
     weights: np.ndarray | None,
     rng: np.random.RandomState,
+    trials: int,
 ) -> np.ndarray:
     """Return the share of every row that each component begins with."""
     n_samples, n_components = len(values), start.n_components
@@ -140,8 +149,7 @@ def _shares(
     if start.init_params == "kmeans":
         if n_components == 1:
             return shares + 1.0
-        model = KMeans(n_components, n_init=1, random_state=rng)
-        labels = model.fit(values, sample_weight=weights).labels_
+        labels = _kmeans_labels(values, weights, n_components, rng, trials)
         shares[np.arange(n_samples), labels] = 1.0
         return shares
     if start.init_params == "random_from_data":
@@ -152,6 +160,33 @@ def _shares(
         )
     shares[chosen, np.arange(n_components)] = 1.0
     return shares
+
+
+def _kmeans_labels(
+    values: np.ndarray,
+    weights: np.ndarray | None,
+    n_components: int,
+    rng: np.random.RandomState,
+    trials: int,
+) -> np.ndarray:
+    """Return the groups of k-means; with a number of trials, from fewer rows."""
+    if trials == 0:
+        model = KMeans(n_components, n_init=1, random_state=rng)
+        return model.fit(values, sample_weight=weights).labels_
+    few, some = max(_KMEANS_ROWS, 20 * n_components), slice(None)
+    if len(values) > few:
+        some = rng.choice(len(values), few, replace=False)
+    weights = None if weights is None else weights[some]
+    centers, _ = kmeans_plusplus(
+        values[some],
+        n_components,
+        sample_weight=weights,
+        random_state=rng,
+        n_local_trials=trials,
+    )
+    model = KMeans(n_components, init=centers, n_init=1, max_iter=_KMEANS_STEPS)
+    model.fit(values[some], sample_weight=weights)
+    return model.predict(values)
 
 
 def _with_given(
@@ -200,15 +235,15 @@ def _winners(
     """Return the best candidates after short runs; of nearly equals the first."""
     places = list(range(len(candidates.means)))
     current, total = candidates, max(start.n_init, 1)
-    for _ in range(2):
+    for n_steps in _ROUNDS:
         if len(places) <= total:
             break
-        fit = em.run(current, rows, start.priors, tol=0.0, max_iter=_SHORT_RUN)
+        fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=n_steps)
         order = fit.order()
         if 0 in order and fit.bounds[order[0]][-1] <= fit.bounds[0][-1] + start.tol:
             order.remove(0)
             order.insert(0, 0)
-        kept = order[: max(total, len(places) // 3)]
+        kept = order[: max(total, len(places) // 2)]
         if not kept:
             return candidates[torch.tensor([], dtype=torch.int64)]
         places = [places[r] for r in kept]
