@@ -130,7 +130,9 @@ def find_starts(
     parameters = em.Parameters.concatenate(candidates)
     if not race or not len(parameters.means):
         return parameters
-    return _winners(start, parameters, rows, go_on=many)
+    # Matrices are dear where rows miss many different features.
+    judges = filled_rows if start.matrices else rows
+    return _winners(start, parameters, judges, go_on=many)
 
 
 def _shares(
