@@ -116,7 +116,7 @@ class GaussianMixtureFit(GaussianMixtureQueries):
         if not fit.order():
             raise ValueError(ILL_DEFINED)
         best = fit.order()[0]
-        chosen = fit.parameters[torch.tensor([best])]
+        chosen = fit.parameters.chosen([best])
         log_likelihood, statistics = em.e_step(chosen, rows)
         past = em.Past(statistics.scaled(1.0 / rows.total), rows.total)
         self._finish(chosen, offset, priors, past, float(log_likelihood), X.dtype)
@@ -148,7 +148,7 @@ class GaussianMixtureFit(GaussianMixtureQueries):
             if converged:
                 break
         best = int(history[-1].argmax()) if history else 0
-        chosen = online.parameters[torch.tensor([best])]
+        chosen = online.parameters.chosen([best])
         log_likelihood = 0.0
         for part in gen_batches(len(X), max(self.batch_size, START_ROWS)):
             rows = self._rows(X[part], weights, offset, part)

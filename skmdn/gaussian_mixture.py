@@ -4,7 +4,6 @@ import math
 import numbers
 
 import numpy as np
-import torch
 from sklearn.base import DensityMixin
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
@@ -129,7 +128,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     Examples
     --------
     >>> import numpy as np
-    >>> from skmdn.gaussian_mixture import MAPGaussianMixture
+    >>> from skmdn import MAPGaussianMixture
     >>> from skmdn.priors import Dirichlet, LogNormalScale
     >>> X = np.array([[1, 2], [1, 4], [1, np.nan], [10, 2], [10, 4], [10, 0]])
     >>> model = MAPGaussianMixture(
@@ -349,7 +348,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
                 offset, past = self._past
                 priors = checked_priors(self, offset)
                 parameters = self._parameters(offset)
-            best = parameters[torch.arange(1)]
+            best = parameters.chosen([0])
             online = em.Online(best, priors, past=past)
             for part in gen_batches(len(X), self.batch_size or len(X)):
                 rows = self._rows(X[part], weights, offset, part)

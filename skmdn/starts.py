@@ -247,11 +247,12 @@ def _winners(
             order.insert(0, 0)
         kept = order[: max(total, len(places) // 2)]
         if not kept:
-            return candidates[torch.tensor([], dtype=torch.int64)]
+            return candidates.chosen([])
         places = [places[r] for r in kept]
-        current = fit.parameters[torch.tensor(kept)]
-    places, current = places[:total], current[torch.arange(min(total, len(places)))]
+        current = fit.parameters.chosen(kept)
+    places = places[:total]
+    current = current.chosen(range(len(places)))
     if not go_on:
-        return candidates[torch.tensor(places)]
+        return candidates.chosen(places)
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
-    return _sound(fit.parameters, torch.tensor(fit.sound))
+    return fit.parameters.chosen(fit.order())

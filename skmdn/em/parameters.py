@@ -95,6 +95,10 @@ class Parameters:
         n_runs, n_components, n_features = self.means.shape
         return n_runs, n_components, n_features
 
+    def chosen(self, runs: Sequence[int]) -> "Parameters":
+        """Choose runs by their numbers."""
+        return self[torch.tensor(runs, dtype=torch.int64, device=self.means.device)]
+
     def __getitem__(self, runs: Tensor) -> "Parameters":
         """Choose runs."""
         return Parameters(

@@ -38,7 +38,7 @@ class InverseWishart(Prior):
     >>> from skmdn.priors import InverseWishart
     >>> prior = InverseWishart(df=4.0, scale=2.0)
     >>> prior.log_prob(torch.eye(2))
-    tensor(-3.8379)
+    tensor(-2.4516)
     """
 
     def __init__(self, df: float, scale: Any = 1.0) -> None:
