@@ -48,7 +48,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         Number of runs, side by side; the best is kept.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, \
             default="kmeans"
-        How a run begins. With "kmeans" there are nine spare candidates (see Notes).
+        How a run begins. With "kmeans" there are spare candidates (see Notes).
     weights_init : array-like of shape (n_components,), default=None
         First weights.
     means_init : array-like of shape (n_components, n_features), default=None
@@ -118,8 +118,9 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     NaN is a missing value, supposed to be missing at random: a row counts with the
     marginal density of what it has.
 
-    With "kmeans" and nothing given, ``n_init + 9`` candidates make short runs on at
-    most 20 000 rows, and the best ``n_init`` are fitted. Up to that number of rows the
+    With "kmeans" and nothing given, ``n_init + 9`` candidates make short runs, and the
+    best ``n_init`` are fitted; beyond 20 000 rows there are ``n_init + 19``, on so many
+    of the rows. Up to that number of rows the
     first candidate is where scikit-learn would begin, and wins unless another one is
     better by ``tol``.
 

@@ -1,5 +1,6 @@
 """Where expectation maximisation begins, and which of several beginnings goes on."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = ["START_ROWS", "Start", "find_starts"]
 # More rows than these add nothing to a beginning but time.
 START_ROWS = 20_000
 _SPARE_CANDIDATES = 9
+# Where all rows take long, a search on some of them costs little beside.
+_MANY_SPARE_CANDIDATES = 19
 # For spare candidates, which need to be different rather than good.
 _KMEANS_ROWS = 4_000
 _KMEANS_STEPS = 20
@@ -118,7 +121,8 @@ def find_starts(
     race = start.init_params == "kmeans" and start.n_components > 1 and free
     race = race and (start.covariances is None or start.covariance_type == "fixed")
     candidates = []
-    for place in range(start.n_init + _SPARE_CANDIDATES * race):
+    n_spare = (_MANY_SPARE_CANDIDATES if many else _SPARE_CANDIDATES) * race
+    for place in range(start.n_init + n_spare):
         # Of the spare ones every second tries hard to find far-off groups.
         spare = place - start.n_init
         trials = 0 if spare < 0 else _TRIALS + start.n_components * (spare % 2 == 0)
@@ -245,14 +249,12 @@ def _winners(
         if 0 in order and fit.bounds[order[0]][-1] <= fit.bounds[0][-1] + start.tol:
             order.remove(0)
             order.insert(0, 0)
-        kept = order[: max(total, len(places) // 2)]
+        kept = order[: max(total, math.ceil(len(places) / 2))]
         if not kept:
             return candidates.chosen([])
         places = [places[r] for r in kept]
         current = fit.parameters.chosen(kept)
-    places = places[:total]
-    current = current.chosen(range(len(places)))
     if not go_on:
-        return candidates.chosen(places)
+        return candidates.chosen(places[:total])
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
-    return fit.parameters.chosen(fit.order())
+    return fit.parameters.chosen(fit.order()[:total])
