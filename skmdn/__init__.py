@@ -1,6 +1,7 @@
 """The whole predictive distribution for scikit-learn users."""
 
 from ._version import __version__
+from .gaussian_mixture import MAPGaussianMixture
 from .regression import MixtureDensityRegressor
 
-__all__ = ["MixtureDensityRegressor", "__version__"]
+__all__ = ["MAPGaussianMixture", "MixtureDensityRegressor", "__version__"]

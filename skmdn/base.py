@@ -26,6 +26,7 @@ check_namesake()
 __all__ = [
     "ChosenRows",
     "EpochReporter",
+    "StampedEstimator",
     "Standardizer",
     "TorchEstimator",
     "bin_edges",
@@ -39,19 +40,11 @@ __all__ = [
 ]
 
 
-class TorchEstimator(CallbackSupportMixin, BaseEstimator):
-    """Base of the estimators that hold a torch module in ``module_``."""
+class StampedEstimator(BaseEstimator):
+    """Base of all estimators: pickles say which version wrote them."""
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__(), _skmdn_version=__version__)
-        if "module_" in state:
-            state["module_"] = cpu_copy(state["module_"])
-        if state.get("_optimizer_states"):
-            state["_optimizer_states"] = [
-                {name: value.cpu() for name, value in moments.items()}
-                for moments in state["_optimizer_states"]
-            ]
-        return state
+        return dict(super().__getstate__(), _skmdn_version=__version__)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -64,6 +57,21 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
+
+
+class TorchEstimator(CallbackSupportMixin, StampedEstimator):
+    """Base of the estimators that hold a torch module in ``module_``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "module_" in state:
+            state["module_"] = cpu_copy(state["module_"])
+        if state.get("_optimizer_states"):
+            state["_optimizer_states"] = [
+                {name: value.cpu() for name, value in moments.items()}
+                for moments in state["_optimizer_states"]
+            ]
+        return state
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from .families import MultivariateNormal, Normal
 from .mixture import Block, Mixture
 
 __all__ = [
+    "centred_columns",
     "cpu_copy",
     "gaussian_mixture",
     "StreamedRows",
@@ -53,6 +54,31 @@ def mapped_tensor(
     result = torch.empty(values.shape, dtype=dtype, device=device)
     for rows in row_parts(values.shape):
         result[rows] = to_tensor(function(values[rows]), dtype=dtype)
+    return result
+
+
+def centred_columns(
+    values: NDArray[Any], offset: NDArray[Any], *, device: str = "cpu"
+) -> Tensor:
+    """Copy rows into the columns of a tensor, in double precision, moved by an offset.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_features)
+        The rows; NaN stays NaN.
+    offset : ndarray of shape (n_features,)
+        Subtracted from each row.
+    device : str, default="cpu"
+        Where the tensor lies.
+
+    Returns
+    -------
+    columns : Tensor of shape (n_features, n_samples)
+    """
+    result = torch.empty(values.shape[::-1], dtype=torch.float64, device=device)
+    for rows in row_parts(values.shape):
+        part = np.asarray(values[rows], dtype=np.float64) - offset
+        result[:, rows] = to_tensor(part.T, device=device)
     return result
 
 

@@ -6,8 +6,11 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmdn import MixtureDensityRegressor
+from skmdn.gaussian_mixture import MAPGaussianMixture
+from skmdn.priors import Dirichlet, InverseGamma, Softball
 
 COVARIANCE_TYPES = ("diag", "full", "spherical", "tied")
+MIXTURE_TYPES = (*COVARIANCE_TYPES, "fixed")
 
 
 class ColumnTarget(MixtureDensityRegressor):
@@ -21,10 +24,30 @@ class ColumnTarget(MixtureDensityRegressor):
 
 def instances():
     """Return the estimators to check: defaults, but for fewer iterations."""
-    return [
+    regressors = [
         kind(covariance_type=covariance_type, max_iter=4, random_state=0)
         for kind in (MixtureDensityRegressor, ColumnTarget)
         for covariance_type in COVARIANCE_TYPES
+    ]
+    return regressors + mixtures()
+
+
+def mixtures():
+    """Return Gaussian mixtures: the defaults, with priors, and in batches."""
+    priors = {
+        "weights_prior": Dirichlet(2.0),
+        "means_prior": Softball(5.0),
+        "scales_prior": InverseGamma(),
+    }
+    return [
+        *[MAPGaussianMixture(covariance_type=kind) for kind in MIXTURE_TYPES],
+        *[
+            MAPGaussianMixture(covariance_type=kind, **priors)
+            for kind in ("full", "diag")
+        ],
+        MAPGaussianMixture(
+            covariance_type="tied", batch_size=8, scales_prior=InverseGamma()
+        ),
     ]
 
 
@@ -47,6 +70,21 @@ def test_scikit_learn_check(estimator, check):
 def test_check_that_scikit_learn_does_not_yield(check, covariance_type):
     estimator = MixtureDensityRegressor(covariance_type=covariance_type, max_iter=5)
     check("MixtureDensityRegressor", estimator)
+
+
+@pytest.mark.draws_from_numpy
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+@pytest.mark.parametrize("covariance_type", MIXTURE_TYPES)
+def test_check_of_mixtures_that_scikit_learn_does_not_yield(check, covariance_type):
+    estimator = MAPGaussianMixture(covariance_type=covariance_type, random_state=0)
+    check("MAPGaussianMixture", estimator)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

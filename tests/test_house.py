@@ -22,6 +22,7 @@ TORCH_ONLY = {
     "composition",
     "crps",
     "draws",
+    "em",
     "embeddings",
     "families",
     "far_tails",

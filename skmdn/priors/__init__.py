@@ -7,12 +7,16 @@ where it is used.
 
 from .base import Prior
 from .scales import InverseGamma, LogNormalScale, ScalesPrior
+from .softball import Softball
 from .weights import Dirichlet
+from .wishart import InverseWishart
 
 __all__ = [
     "Dirichlet",
     "InverseGamma",
+    "InverseWishart",
     "LogNormalScale",
     "Prior",
     "ScalesPrior",
+    "Softball",
 ]

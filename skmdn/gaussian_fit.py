@@ -1,0 +1,212 @@
+"""The fit of a Gaussian mixture: checks, beginning, runs, and what is kept."""
+
+import math
+import sys
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils.validation import validate_data
+
+from . import em
+from ._sklearn import _check_sample_weight
+from .base import resolve_device
+from .bridge import centred_columns, row_parts, to_tensor
+from .gaussian_queries import GaussianMixtureQueries
+from .mixture_parameters import (
+    checked_means,
+    checked_precisions,
+    checked_priors,
+    checked_weights,
+)
+from .starts import START_ROWS, Start, find_starts
+
+__all__ = ["ILL_DEFINED", "GaussianMixtureFit", "center_of"]
+
+
+class GaussianMixtureFit(GaussianMixtureQueries):
+    """What estimators of Gaussian mixtures do to fit one."""
+
+    def _fit_mixture(self, X, weights, goes_on):
+        """Fit to checked rows and write the fitted attributes."""
+        rng = check_random_state(self.random_state)
+        offset = center_of(X, weights)
+        priors = checked_priors(self, offset)
+        if goes_on:
+            parameters = self._parameters(offset, resolve_device(self.device))
+            before = self.lower_bound_
+        else:
+            parameters = self._begin(X, weights, offset, priors, rng)
+            before = -math.inf
+        if self.batch_size is None:
+            self._fit_rows(X, weights, offset, priors, parameters, before)
+        else:
+            self._fit_batches(X, weights, offset, priors, parameters, before, rng)
+
+    def _warn_unless_converged(self):
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=3)
+
+    def _checked(self, X, sample_weight, *, reset, begin=True):
+        """Return rows that have a weight, and the weights unless all are 1."""
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2 if begin else 1,
+            ensure_all_finite="allow-nan",
+        )
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            kept = sample_weight > 0
+            if not kept.all():
+                X, sample_weight = X[kept], sample_weight[kept]
+        if begin and len(X) < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = "
+                f"{self.n_components}, n_samples = {len(X)}"
+            )
+        return X, sample_weight
+
+    def _begin(self, X, weights, offset, priors, rng):
+        """Return the runs' first parameters."""
+        K, kind = self.n_components, self.covariance_type
+        given = {"weights": None, "means": None, "covariances": None}
+        if self.weights_init is not None:
+            given["weights"] = checked_weights(self.weights_init, K)
+        if self.means_init is not None:
+            means = checked_means(self.means_init, K, len(offset))
+            given["means"] = means - offset
+        if self.precisions_init is not None:
+            given["covariances"] = checked_precisions(
+                self.precisions_init, kind, K, len(offset)
+            )
+        elif kind == "fixed":
+            given["covariances"] = np.ones(K)
+        start = Start(K, kind, self.init_params, self.n_init, self.tol, priors, **given)
+        device = resolve_device(self.device)
+        parameters = find_starts(start, X, weights, offset, rng, device)
+        if not len(parameters.means):
+            raise ValueError(ILL_DEFINED)
+        return parameters
+
+    def _rows(self, X, weights, offset, part=slice(None)):
+        device = resolve_device(self.device)
+        if weights is not None:
+            weights = to_tensor(weights[part], device=device)
+        return em.Rows(centred_columns(X, offset, device=device), weights)
+
+    def _fit_rows(self, X, weights, offset, priors, parameters, before):
+        """Fit to all rows at once."""
+        rows = self._rows(X, weights, offset)
+        fit = em.run(
+            parameters,
+            rows,
+            priors,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            before=before,
+            report=self._report if self.verbose else None,
+        )
+        if not fit.order():
+            raise ValueError(ILL_DEFINED)
+        best = fit.order()[0]
+        chosen = fit.parameters.chosen([best])
+        log_likelihood, statistics = em.e_step(chosen, rows)
+        past = em.Past(statistics.scaled(1.0 / rows.total), rows.total)
+        self._finish(chosen, offset, priors, past, float(log_likelihood), X.dtype)
+        self._record(fit.bounds[best], fit.converged[best], before)
+
+    def _fit_batches(self, X, weights, offset, priors, parameters, before, rng):
+        """Fit to shuffled rows, a batch at a time."""
+        total = float(len(X) if weights is None else weights.sum())
+        online = em.Online(parameters, priors, total=total)
+        alive = torch.ones(len(parameters.means), dtype=torch.bool)
+        history, converged = [], False
+        for n_pass in range(1, self.max_iter + 1):
+            order = rng.permutation(len(X))
+            reached = torch.zeros(len(alive), dtype=torch.float64)
+            for part in gen_batches(len(X), self.batch_size):
+                chosen = np.sort(order[part])
+                rows = self._rows(X[chosen], weights, offset, chosen)
+                bounds, sound = online.step(rows)
+                alive &= sound.cpu()
+                reached += bounds.cpu() * (rows.total / total)
+            if not bool(alive.any()):
+                raise ValueError(ILL_DEFINED)
+            history.append(reached.masked_fill(~alive, -math.inf))
+            now = float(history[-1].max())
+            change = now - (float(history[-2].max()) if n_pass > 1 else before)
+            if self.verbose:
+                self._report(n_pass, [change])
+            converged = abs(change) < self.tol
+            if converged:
+                break
+        best = int(history[-1].argmax()) if history else 0
+        chosen = online.parameters.chosen([best])
+        log_likelihood = 0.0
+        for part in gen_batches(len(X), max(self.batch_size, START_ROWS)):
+            rows = self._rows(X[part], weights, offset, part)
+            log_density = em.log_density(chosen, rows)[0]
+            if rows.weights is not None:
+                log_density = log_density * rows.weights
+            log_likelihood += float(log_density.sum())
+        past = online.past.of(best)
+        self._finish(chosen, offset, priors, past, log_likelihood, X.dtype)
+        self._record([float(b[best]) for b in history], converged, before)
+
+    def _finish(self, parameters, offset, priors, past, log_likelihood, dtype):
+        """Write the fitted attributes."""
+        self._take(parameters, offset, dtype)
+        self._past = (offset, past)
+        self.log_prior_ = float(em.log_prior(parameters, priors)[0])
+        self.log_posterior_ = log_likelihood + self.log_prior_
+
+    def _record(self, bounds, converged, before):
+        """Write how the fit went."""
+        self.converged_ = converged
+        self.n_iter_ = len(bounds)
+        self.lower_bounds_ = bounds
+        self.lower_bound_ = bounds[-1] if bounds else before
+
+    def _report(self, iteration, changes):
+        """Print a line now and then."""
+        if iteration % self.verbose_interval == 0:
+            line = f"  Iteration {iteration}"
+            if self.verbose > 1:
+                line += f"\t change {max(changes):.5f}\t active runs {len(changes)}"
+            sys.stdout.write(line + "\n")
+
+
+NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, "
+    "or increase max_iter, tol, or check for degenerate data."
+)
+ILL_DEFINED = (
+    "Fitting the mixture model failed because some components have ill-defined "
+    "empirical covariance (for instance caused by singleton or collapsed samples). Try "
+    "to decrease the number of components, increase reg_covar, or scale the input "
+    "data. A scales_prior prevents it."
+)
+
+
+def center_of(X, weights):
+    """Return the weighted mean of what is there of each feature."""
+    total, there = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for rows in row_parts(X.shape):
+        part = np.asarray(X[rows], dtype=np.float64)
+        seen = ~np.isnan(part)
+        weight = np.ones(len(part)) if weights is None else weights[rows]
+        total += weight @ np.where(seen, part, 0.0)
+        there += weight @ seen
+    if (there == 0).any():
+        raise ValueError(
+            f"Feature {int(np.flatnonzero(there == 0)[0])} has no observed value: drop "
+            "it."
+        )
+    return total / there
