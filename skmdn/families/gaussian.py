@@ -205,14 +205,18 @@ class MultivariateNormal(_Gaussian):
         }
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Assemble the factor of the precision from scales and coefficients."""
+        """Apply the links: softplus above a floor for what is left over."""
         scale = min_scale + torch.nn.functional.softplus(raw["scale"])
+        return self.assembled(raw["mean"], scale, raw["lower"])
+
+    def assembled(self, mean: Tensor, scale: Tensor, lower: Tensor) -> Params:
+        """Assemble the factor of the precision from scales and coefficients."""
         n_outputs = scale.shape[-1]
         row, column = torch.tril_indices(n_outputs, n_outputs, -1, device=scale.device)
         unit = torch.eye(n_outputs, dtype=scale.dtype, device=scale.device)
         unit = unit.repeat((*scale.shape[:-1], 1, 1))
-        unit[..., row, column] = -raw["lower"]
-        return {"mean": raw["mean"], "precision_factor": unit / scale.unsqueeze(-1)}
+        unit[..., row, column] = -lower
+        return {"mean": mean, "precision_factor": unit / scale.unsqueeze(-1)}
 
     def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
         """Start without correlations; a shared matrix takes the average variance."""
