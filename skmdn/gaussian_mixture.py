@@ -11,8 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
-from .bridge import generator_from
+from .bridge import generator_from, to_numpy, to_tensor
 from .gaussian_fit import ILL_DEFINED, GaussianMixtureFit, center_of
+from .latent import GaussianMixture
 from .mixture_parameters import checked_priors, given_parameters, prior_draws
 from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 
@@ -245,6 +246,58 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         model.converged_, model.n_iter_ = True, 0
         model.lower_bound_, model.lower_bounds_ = -math.inf, []
         return model
+
+    @classmethod
+    def from_torch(cls, module, **params):
+        """Make a fitted mixture from a torch module.
+
+        Parameters
+        ----------
+        module : skmdn.latent.GaussianMixture
+            The module; its parameters are copied, and its priors are taken over.
+        **params : dict
+            Other parameters of the estimator.
+
+        Returns
+        -------
+        model : MAPGaussianMixture
+            The mixture, without having seen data.
+        """
+        kind = module.covariance_type
+        covariances = to_numpy(module.covariance.detach())
+        if kind in ("spherical", "fixed"):
+            covariances = covariances[:, 0]
+        priors = {
+            "weights_prior": module.weights_prior,
+            "means_prior": module.means_prior,
+            "scales_prior": None if kind == "fixed" else module.scales_prior,
+        }
+        return cls.from_params(
+            to_numpy(module.mixture_probs().detach()),
+            to_numpy(module.mean.detach()),
+            covariances[0] if kind == "tied" else covariances,
+            covariance_type=kind,
+            **(priors | params),
+        )
+
+    def to_torch(self):
+        """Return the fitted mixture as a torch module, to be trained further.
+
+        Returns
+        -------
+        module : skmdn.latent.GaussianMixture
+            In double precision, with copies of the parameters and the same priors.
+        """
+        check_is_fitted(self)
+        return GaussianMixture.from_params(
+            to_tensor(self.weights_),
+            to_tensor(self.means_),
+            to_tensor(self.covariances_),
+            self.covariance_type,
+            mean_init=self.means_prior,
+            sd_init=self.scales_prior,
+            weight_alpha=self.weights_prior,
+        )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None):

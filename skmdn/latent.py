@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from .blocks import Block
 from .families import MultivariateNormal, Normal
 from .mixture import Mixture
-from .priors import Dirichlet, LogNormalScale, Softball
+from .priors import Dirichlet, InverseWishart, LogNormalScale, Prior, Softball
 
 __all__ = ["GaussianMixture", "RepresentationLayer", "SupervisedGaussianMixture"]
 
 _NAMES = {"diagonal": "diag", "isotropic": "spherical"}
-_COVARIANCES = ("full", "tied", "diag", "spherical", "fixed")
+_MATRICES = ("full", "tied")
+_COVARIANCES = (*_MATRICES, "diag", "spherical", "fixed")
+
+# Logits this far below the largest are weights of 0.
+_NOTHING = -700.0
 
 
 class GaussianMixture(nn.Module):
@@ -41,10 +45,10 @@ class GaussianMixture(nn.Module):
         learned), "full" or "tied".
     mean_init : tuple of float, Softball or None, default=(1.0, "auto")
         The prior on the means, by radius and sharpness; None is a flat one.
-    sd_init : tuple of float, LogNormalScale or None, default=(0.5, 1.0)
+    sd_init : tuple of float, Prior or None, default=(0.5, 1.0)
         The prior on the standard deviations, by their median and the standard
-        deviation of the log variances; with "full" and "tied" it concerns what is left
-        of each feature after those before it. None is flat.
+        deviation of the log variances; with "full" and "tied" on the principal ones.
+        None is flat.
     weight_alpha : float, sequence of float, Dirichlet or None, default=1
         The prior on the weights, by concentration. None is flat.
     generator : torch.Generator, optional
@@ -104,7 +108,7 @@ class GaussianMixture(nn.Module):
         prior = self.means_prior or Softball()
         self.mean = nn.Parameter(prior.sample(shape, generator).to(_dtype()))
         self.weight = nn.Parameter(torch.zeros(self.n_mix_comp))
-        median = 1.0 if self.scales_prior is None else self.scales_prior.sd_mean
+        median = getattr(self.scales_prior, "sd_mean", 1.0)
         n_sets = 1 if self.covariance_type == "tied" else self.n_mix_comp
         isotropic = self.covariance_type in ("spherical", "fixed")
         neglogvar = torch.full(
@@ -114,9 +118,56 @@ class GaussianMixture(nn.Module):
             self.register_buffer("neglogvar", neglogvar)
         else:
             self.neglogvar = nn.Parameter(neglogvar)
-        if self.covariance_type in ("full", "tied"):
+        if self.covariance_type in _MATRICES:
             n_lower = self.dim * (self.dim - 1) // 2
             self.lower = nn.Parameter(torch.zeros(n_sets, n_lower))
+
+    @classmethod
+    @torch.no_grad()
+    def from_params(
+        cls,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        covariance_type: str = "full",
+        **priors: Any,
+    ) -> "GaussianMixture":
+        """Make a module with given parameters, which are copied.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n_mix_comp,)
+            Weights.
+        means : Tensor of shape (n_mix_comp, dim)
+            Means.
+        covariances : Tensor
+            ``(n_mix_comp, dim, dim)`` if "full", ``(dim, dim)`` if "tied",
+            ``(n_mix_comp, dim)`` if "diagonal", otherwise ``(n_mix_comp,)``.
+        covariance_type : str, default="full"
+            As in the class.
+        **priors : dict
+            The arguments ``mean_init``, ``sd_init`` and ``weight_alpha``.
+
+        Returns
+        -------
+        module : GaussianMixture
+            In the precision of the means.
+        """
+        chance = torch.Generator()
+        module = cls(*means.shape, covariance_type, **priors, generator=chance)
+        module.to(means.dtype)
+        module.mean.copy_(means)
+        module.weight.copy_(weights.log().clamp_min(_NOTHING))
+        if module.covariance_type in _MATRICES:
+            root = torch.linalg.cholesky(covariances)
+            scale = root.diagonal(dim1=-2, dim2=-1)
+            row, column = torch.tril_indices(module.dim, module.dim, -1)
+            rescaled = scale.unsqueeze(-1) * torch.linalg.inv(root)
+            module.lower.copy_(-rescaled[..., row, column])
+            module.neglogvar.copy_(-2.0 * scale.log())
+        else:
+            module.neglogvar.copy_(-covariances.log().view(module.neglogvar.shape))
+        return module
 
     def mixture(self) -> Mixture:
         """Return the mixture itself, with all its queries.
@@ -128,7 +179,7 @@ class GaussianMixture(nn.Module):
         """
         scale = (-0.5 * self.neglogvar).exp()
         family: Any
-        if self.covariance_type in ("full", "tied"):
+        if self.covariance_type in _MATRICES:
             family = MultivariateNormal(self.covariance_type)
             params = family.assembled(self.mean, scale, self.lower)
         else:
@@ -181,12 +232,22 @@ class GaussianMixture(nn.Module):
         if self.means_prior is not None:
             total = total + self.means_prior.log_prob(self.mean).sum()
         if self.scales_prior is not None:
-            scale = (-0.5 * self.neglogvar).exp()
-            total = total + self.scales_prior.log_prob(scale).sum()
+            total = total + self.scales_prior.log_prob(self._scales()).sum()
         if self.weights_prior is not None:
             log_weights = torch.log_softmax(self.weight, -1)
             total = total + self.weights_prior.log_prob(log_weights)
         return total
+
+    def _scales(self) -> Tensor:
+        """Return what the prior on scales is about."""
+        if self.covariance_type not in _MATRICES:
+            return (-0.5 * self.neglogvar).exp()
+        covariance = self.covariance
+        if self.covariance_type == "tied":
+            covariance = covariance[:1]
+        if isinstance(self.scales_prior, InverseWishart):
+            return covariance
+        return torch.linalg.eigvalsh(covariance).sqrt()
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Return p(component | x).
@@ -249,7 +310,7 @@ class GaussianMixture(nn.Module):
     def covariance(self) -> Tensor:
         """The variances ``(n_mix_comp, dim)``; matrices with "full" and "tied"."""
         mixture = self.mixture()
-        if self.covariance_type in ("full", "tied"):
+        if self.covariance_type in _MATRICES:
             return mixture.component_covariances()
         return mixture.component_stds().square()
 
@@ -355,7 +416,7 @@ class SupervisedGaussianMixture(GaussianMixture):
         See :class:`GaussianMixture`, as for the other parameters.
     mean_init : tuple of float, Softball or None, default=(1.0, "auto")
         The prior on the means.
-    sd_init : tuple of float, LogNormalScale or None, default=(0.5, 1.0)
+    sd_init : tuple of float, Prior or None, default=(0.5, 1.0)
         The prior on the standard deviations.
     alpha : float, sequence of float, Dirichlet or None, default=1
         The prior on the weights of all components.
@@ -591,15 +652,13 @@ def _count(value: Any, name: str) -> int:
     return value
 
 
-def _prior(value: Any, kind: type) -> Any:
+def _prior(value: Any, kind: type[Prior]) -> Any:
     """Return a prior that is given as an object, by its numbers, or not at all."""
-    if value is None or isinstance(value, kind):
+    if value is None or isinstance(value, Prior):
         return value
-    return (
-        kind(*value)
-        if isinstance(value, tuple) and kind is not Dirichlet
-        else kind(value)
-    )
+    if isinstance(value, tuple) and kind is not Dirichlet:
+        return kind(*value)
+    return kind(value)  # type: ignore[call-arg]
 
 
 def _dtype() -> torch.dtype:

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
+from skmdn import MAPGaussianMixture
 from skmdn.latent import (
     GaussianMixture,
     RepresentationLayer,
@@ -328,3 +329,29 @@ def test_modules_can_be_copied_saved_and_pickled():
     other.load_state_dict(torch.load(file, weights_only=True))
     for same in (other, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         torch.testing.assert_close(same.log_prob(x), module.log_prob(x))
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical", "fixed"])
+def test_estimator_and_module_are_one_mixture(kind):
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(200, 3)) @ np.diag([1.0, 2.0, 0.5]) + rng.randint(
+        0, 2, (200, 1)
+    )
+    priors = {
+        "weights_prior": Dirichlet(2.0),
+        "means_prior": Softball(3.0),
+        "scales_prior": None if kind == "fixed" else LogNormalScale(0.7),
+    }
+    model = MAPGaussianMixture(2, covariance_type=kind, random_state=0, **priors).fit(X)
+    module = model.to_torch()
+    x = torch.tensor(X)
+    np.testing.assert_allclose(module.log_prob(x).detach(), model.score_samples(X))
+    assert module.log_prior().item() == pytest.approx(model.log_prior_, rel=1e-9)
+    posterior = module.log_prob(x).sum() + module.log_prior()
+    assert posterior.item() == pytest.approx(model.log_posterior_, rel=1e-9)
+    back = MAPGaussianMixture.from_torch(module, tol=0.5)
+    np.testing.assert_allclose(back.score_samples(X), model.score_samples(X))
+    assert back.get_params() == {**model.get_params(), "tol": 0.5, "random_state": None}
+    # What expectation maximisation has found, gradients leave where it is.
+    (-posterior / len(X)).backward()
+    assert max(p.grad.abs().max() for p in module.parameters()) < 0.05
