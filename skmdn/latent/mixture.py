@@ -1,14 +1,4 @@
-r"""Latent mixtures for networks of your own: torch modules with learnable parameters.
-
-.. math:: p(z) = \sum_{k=1}^K \pi_k \, \mathcal{N}(z \mid \mu_k, \Sigma_k)
-
-The names and the order of the arguments are those of multiDGD's latent modules, so that
-one can take the place of the other; what the methods mean is said with each. A density
-is a density here: the priors stand apart in :meth:`GaussianMixture.log_prior`, and a
-loss counts them once, not once a row::
-
-    loss = gmm(z).sum() - gmm.log_prior() * len(z) / n_rows
-"""
+"""A Gaussian mixture as a torch module."""
 
 import math
 from typing import Any
@@ -16,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block
-from .families import MultivariateNormal, Normal
-from .mixture import Mixture
-from .priors import Dirichlet, InverseWishart, LogNormalScale, Prior, Softball
+from skmdn.blocks import Block
+from skmdn.families import MultivariateNormal, Normal
+from skmdn.mixture import Mixture
+from skmdn.priors import Dirichlet, InverseWishart, LogNormalScale, Prior, Softball
 
-__all__ = ["GaussianMixture", "RepresentationLayer", "SupervisedGaussianMixture"]
+from .checks import checked_count, default_dtype
+
+__all__ = ["GaussianMixture"]
 
 _NAMES = {"diagonal": "diag", "isotropic": "spherical"}
 _MATRICES = ("full", "tied")
@@ -90,7 +82,10 @@ class GaussianMixture(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.n_mix_comp, self.dim = _count(n_mix_comp, "n_mix_comp"), _count(dim, "dim")
+        self.n_mix_comp, self.dim = (
+            checked_count(n_mix_comp, "n_mix_comp"),
+            checked_count(dim, "dim"),
+        )
         self.covariance_type = _NAMES.get(covariance_type, covariance_type)
         if self.covariance_type not in _COVARIANCES:
             raise ValueError(
@@ -106,7 +101,7 @@ class GaussianMixture(nn.Module):
         """Draw the means from their prior; put the scales at its median."""
         shape = (self.n_mix_comp, self.dim)
         prior = self.means_prior or Softball()
-        self.mean = nn.Parameter(prior.sample(shape, generator).to(_dtype()))
+        self.mean = nn.Parameter(prior.sample(shape, generator).to(default_dtype()))
         self.weight = nn.Parameter(torch.zeros(self.n_mix_comp))
         median = getattr(self.scales_prior, "sd_mean", 1.0)
         n_sets = 1 if self.covariance_type == "tied" else self.n_mix_comp
@@ -154,7 +149,8 @@ class GaussianMixture(nn.Module):
             In the precision of the means.
         """
         chance = torch.Generator()
-        module = cls(*means.shape, covariance_type, **priors, generator=chance)
+        n_mix_comp, dim = means.shape
+        module = cls(n_mix_comp, dim, covariance_type, generator=chance, **priors)
         module.to(means.dtype)
         module.mean.copy_(means)
         module.weight.copy_(weights.log().clamp_min(_NOTHING))
@@ -398,260 +394,6 @@ class GaussianMixture(nn.Module):
         return self.component_sample(n_new_samples, generator).flatten(0, 1)
 
 
-class SupervisedGaussianMixture(GaussianMixture):
-    r"""A Gaussian mixture whose components belong to classes.
-
-    .. math:: p(z, c) = \sum_{k \in c} \pi_k \, \mathcal{N}(z \mid \mu_k, \Sigma_k)
-
-    Parameters
-    ----------
-    Nclass : int
-        The number of classes.
-    Ncompperclass : int
-        The number of components of each: those of class c are c * Ncompperclass and
-        the ones after it.
-    dim : int
-        The number of features of z.
-    covariance_type : str, default="isotropic"
-        See :class:`GaussianMixture`, as for the other parameters.
-    mean_init : tuple of float, Softball or None, default=(1.0, "auto")
-        The prior on the means.
-    sd_init : tuple of float, Prior or None, default=(0.5, 1.0)
-        The prior on the standard deviations.
-    alpha : float, sequence of float, Dirichlet or None, default=1
-        The prior on the weights of all components.
-    generator : torch.Generator, optional
-        The source of the first means; torch's own by default.
-
-    Notes
-    -----
-    Labels are integers from 0 to Nclass - 1; -1 marks rows whose class is not known.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skmdn.latent import SupervisedGaussianMixture
-    >>> gmm = SupervisedGaussianMixture(3, 2, 4)
-    >>> gmm.log_prob(torch.zeros(2, 4), torch.tensor([1, -1])).shape
-    torch.Size([2])
-    """
-
-    def __init__(
-        self,
-        Nclass: int,
-        Ncompperclass: int,
-        dim: int,
-        covariance_type: str = "isotropic",
-        mean_init: Any = (1.0, "auto"),
-        sd_init: Any = (0.5, 1.0),
-        alpha: Any = 1,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        self.Nclass = _count(Nclass, "Nclass")
-        self.Ncpc = _count(Ncompperclass, "Ncompperclass")
-        super().__init__(
-            self.Nclass * self.Ncpc,
-            dim,
-            covariance_type,
-            mean_init,
-            sd_init,
-            alpha,
-            generator=generator,
-        )
-
-    def forward(self, x: Tensor, label: Any = None) -> Tensor:
-        """Return the negative log density of every row with its label.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, dim)
-            Points.
-        label : Tensor or sequence of int of shape (n_samples,), optional
-            Classes; -1, or none at all, where they are not known.
-
-        Returns
-        -------
-        loss : Tensor of shape (n_samples,)
-            In nats, without the priors.
-        """
-        return -self.log_prob(x, label)
-
-    def log_prob(self, x: Tensor, label: Any = None) -> Tensor:
-        """Return log p(x, label), or log p(x) where the label is not known.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, dim)
-            Points.
-        label : Tensor or sequence of int of shape (n_samples,), optional
-            Classes; -1, or none at all, where they are not known.
-
-        Returns
-        -------
-        log_prob : Tensor of shape (n_samples,)
-            In nats.
-        """
-        if label is None:
-            return super().log_prob(x)
-        joint = self.log_class_joint(x)
-        label = self._labels(label, unknown=True).expand(joint.shape[:-1])
-        known = joint.gather(-1, label.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return torch.where(label < 0, torch.logsumexp(joint, -1), known)
-
-    def log_class_joint(self, x: Tensor) -> Tensor:
-        """Return log p(x, class) for every class.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, dim)
-            Points.
-
-        Returns
-        -------
-        log_joint : Tensor of shape (n_samples, Nclass)
-            In nats.
-        """
-        joint = self.mixture().log_joint(x).unflatten(-1, (self.Nclass, self.Ncpc))
-        return torch.logsumexp(joint, -1)
-
-    def label_mixture_probs(self, label: Any) -> Tensor:
-        """Return the weights of the components within classes.
-
-        Parameters
-        ----------
-        label : int, Tensor or sequence of int
-            Classes.
-
-        Returns
-        -------
-        weights : Tensor of shape (..., Ncompperclass)
-            With sum 1 for every class that was asked for.
-        """
-        weights = torch.softmax(self.weight.view(self.Nclass, self.Ncpc), -1)
-        return weights[self._labels(label)]
-
-    @torch.no_grad()
-    def supervised_sampling(
-        self,
-        label: Any,
-        sample_type: str = "random",
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Draw one point from the class of every label.
-
-        Parameters
-        ----------
-        label : Tensor or sequence of int of shape (n_samples,)
-            Classes.
-        sample_type : {"random", "mean"}, default="random"
-            A draw from the class, or the mean of a component drawn within it.
-        generator : torch.Generator, optional
-            Their source; torch's own by default.
-
-        Returns
-        -------
-        points : Tensor of shape (n_samples, dim)
-            One for each label.
-        """
-        if sample_type not in ("random", "mean"):
-            raise ValueError(
-                f"sample_type={sample_type!r} is not known: use 'random' or 'mean'."
-            )
-        label = self._labels(label).reshape(-1)
-        within = torch.multinomial(
-            self.label_mixture_probs(label), 1, generator=generator
-        ).squeeze(-1)
-        component = label * self.Ncpc + within
-        if sample_type == "mean":
-            return self.mean.detach()[component]
-        return self._draws(component, generator)
-
-    def _labels(self, label: Any, *, unknown: bool = False) -> Tensor:
-        """Return labels as a tensor, or say which is no class."""
-        label = torch.as_tensor(label, device=self.weight.device)
-        if label.is_floating_point() or label.is_complex():
-            raise TypeError(f"label must hold integers, got {label.dtype}.")
-        label = label.long()
-        wrong = (label >= self.Nclass) | (label < (-1 if unknown else 0))
-        if wrong.any():
-            also = ", or -1 where it is not known" if unknown else ""
-            raise ValueError(
-                f"label must lie between 0 and {self.Nclass - 1}{also}; got "
-                f"{int(label[wrong][0])}."
-            )
-        return label
-
-
-class RepresentationLayer(nn.Module):
-    """One learnable vector per row of the data.
-
-    Parameters
-    ----------
-    n_rep : int
-        The number of features of a representation.
-    n_sample : int
-        The number of rows.
-    value_init : "zero", float, Tensor or array of shape (n_sample, n_rep)
-        Where the representations begin. Tensors and arrays are copied.
-
-    Attributes
-    ----------
-    z : Parameter of shape (n_sample, n_rep)
-        The representations.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skmdn.latent import RepresentationLayer
-    >>> layer = RepresentationLayer(2, 10, value_init=torch.randn(10, 2))
-    >>> layer(torch.tensor([3, 4])).shape
-    torch.Size([2, 2])
-    """
-
-    def __init__(self, n_rep: int, n_sample: int, value_init: Any = "zero") -> None:
-        super().__init__()
-        self.n_rep, self.n_sample = _count(n_rep, "n_rep"), _count(n_sample, "n_sample")
-        shape = (self.n_sample, self.n_rep)
-        if isinstance(value_init, str):
-            if value_init != "zero":
-                raise ValueError(
-                    f"value_init={value_init!r} is not known: use 'zero', a number or "
-                    f"a tensor of shape {shape}."
-                )
-            value_init = 0.0
-        values = torch.as_tensor(value_init).detach()
-        if not values.is_floating_point():
-            values = values.to(_dtype())
-        if values.ndim and values.shape != shape:
-            raise ValueError(
-                f"value_init has shape {tuple(values.shape)}; expected {shape}."
-            )
-        self.z = nn.Parameter(values.expand(shape).clone())
-
-    def forward(self, idx: Any = None) -> Tensor:
-        """Return the representations of some rows.
-
-        Parameters
-        ----------
-        idx : Tensor or sequence of int, optional
-            Rows; all of them by default.
-
-        Returns
-        -------
-        z : Tensor of shape (len(idx), n_rep)
-            With gradients.
-        """
-        return self.z if idx is None else self.z[idx]
-
-
-def _count(value: Any, name: str) -> int:
-    """Return a number that has to be a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    return value
-
-
 def _prior(value: Any, kind: type[Prior]) -> Any:
     """Return a prior that is given as an object, by its numbers, or not at all."""
     if value is None or isinstance(value, Prior):
@@ -659,7 +401,3 @@ def _prior(value: Any, kind: type[Prior]) -> Any:
     if isinstance(value, tuple) and kind is not Dirichlet:
         return kind(*value)
     return kind(value)  # type: ignore[call-arg]
-
-
-def _dtype() -> torch.dtype:
-    return torch.get_default_dtype()
