@@ -1,0 +1,110 @@
+"""The mode hunt: climbs from the best prior draws, and what they have found."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .climb import Summits, climb, negative_hessians
+from .normals import Normals
+from .pool import Batch
+from .settings import Settings
+from .target import Density
+
+__all__ = ["hunt", "local_maxima"]
+
+_MAX_ITER = 40
+_CANDIDATES = 3_000
+# A summit counts if p exceeds Z q there by this factor ...
+_EXCESS = math.log(3.0)
+# ... and a normal around it has this share of the evidence.
+_MASS = math.log(1e-3)
+_MAX_SUMMITS = 40
+
+
+def local_maxima(u: Tensor, log_p: Tensor, n_starts: int) -> Tensor:
+    """Return the best of the points that are higher than all their neighbours."""
+    n_neighbours = min(2 * u.shape[1] + 6, len(u) - 1)
+    order = log_p.argsort(descending=True)
+    order = order[: min(_CANDIDATES, int(log_p.isfinite().sum()))]
+    found: list[int] = []
+    for rows in order.split(500):
+        near = torch.cdist(u[rows], u).topk(n_neighbours + 1, largest=False).indices
+        top = log_p[rows] >= log_p[near].amax(1)
+        found += rows[top].tolist()
+        if len(found) >= n_starts:
+            break
+    return u[found[:n_starts]]
+
+
+def hunt(
+    target: Density,
+    prior: Batch,
+    normals: Normals,
+    log_evidence: float,
+    settings: Settings,
+    max_evals: int,
+) -> Normals:
+    """Return the mixture with a component on every summit that it has missed.
+
+    Parameters
+    ----------
+    target : Density
+        With gradients.
+    prior : Batch
+        Draws from the prior, where climbs begin.
+    normals : Normals
+        The mixture so far.
+    log_evidence : float
+        Its estimate of log Z.
+    settings : Settings
+        The number of starts.
+    max_evals : int
+        What may be spent.
+    """
+    last = target.n_evals + min(max_evals, target.left)
+    starts = local_maxima(prior.u, prior.log_p, settings.n_starts)
+    if not len(starts):
+        return normals
+    summits = climb(target, starts, _MAX_ITER, last - target.n_evals)
+    u, log_p = _missed(summits, normals, log_evidence)
+    affordable = (last - target.n_evals) // (2 * target.n_features)
+    u, log_p = u[:affordable], log_p[:affordable]
+    if not len(u):
+        return normals
+    values, vectors = torch.linalg.eigh(negative_hessians(target, u))
+    # The prior has curvature 1 here: the target has not much less.
+    values = values.abs().clamp_min(1.0)
+    log_det = values.log().sum(1)
+    log_mass = log_p + 0.5 * (u.shape[1] * math.log(2.0 * math.pi) - log_det)
+    log_mass = log_mass - log_evidence
+    covariance = (vectors / values.unsqueeze(1)) @ vectors.mT
+    for i in range(len(u)):
+        if float(log_mass[i]) > _MASS and _excess(normals, u[i], log_p[i], log_evidence):
+            mass = math.exp(min(float(log_mass[i]), 0.0))
+            zero = torch.zeros(1, dtype=u.dtype)
+            root = torch.linalg.cholesky(covariance[i : i + 1])
+            normals = normals.joined(Normals(zero, u[i : i + 1], root), mass / (1 + mass))
+    return normals
+
+
+def _excess(normals: Normals, u: Tensor, log_p: Tensor, log_evidence: float) -> bool:
+    """Tell whether the mixture still falls short, now with other summits."""
+    log_q = normals.log_prob(u.unsqueeze(0))
+    return bool(log_p - log_evidence - log_q > _EXCESS)
+
+
+def _missed(
+    summits: Summits, normals: Normals, log_evidence: float
+) -> tuple[Tensor, Tensor]:
+    """Return distinct summits, the highest first, where the mixture falls short."""
+    order = summits.log_p.argsort(descending=True)
+    u, log_p = summits.u[order], summits.log_p[order]
+    excess = log_p - log_evidence - normals.log_prob(u)
+    rows = ((excess > _EXCESS) & log_p.isfinite()).nonzero().squeeze(1)
+    kept: list[int] = []
+    for i in rows.tolist():
+        gaps = (u[kept] - u[i]).norm(dim=1) if kept else torch.ones(1)
+        if bool((gaps > 1e-3).all()):
+            kept.append(i)
+    return u[kept[:_MAX_SUMMITS]], log_p[kept[:_MAX_SUMMITS]]

@@ -1,0 +1,70 @@
+"""The numbers of the algorithm, all of them functions of the dimension."""
+
+from dataclasses import dataclass
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is drawn, how many components there may be, and when to stop.
+
+    Attributes
+    ----------
+    n_prior : int
+        Draws from the prior, which are all that can discover a mode.
+    n_effective : float
+        The effective number of draws that a step of the annealing keeps.
+    n_batch : int
+        Draws of a batch.
+    n_pooled : int
+        Batches whose draws are used together while annealing.
+    n_starts : int
+        Climbs of the mode hunt.
+    max_components : int
+        A limit.
+    n_judged : int
+        Draws on which candidates are compared.
+    n_reported : int
+        Draws of the report.
+    """
+
+    n_prior: int = 10_000
+    n_effective: float = 200.0
+    n_batch: int = 1_000
+    n_pooled: int = 5
+    n_starts: int = 40
+    max_components: int = 100
+    n_judged: int = 6_000
+    n_reported: int = 10_000
+    max_rounds: int = 40
+    max_levels: int = 16
+    patience: int = 3
+    long_patience: int = 6
+    good_divergence: float = 0.02
+    fair_divergence: float = 0.05
+    natural_steps: int = 30
+
+    @classmethod
+    def for_dimension(
+        cls, n_features: int, *, frugal: bool, max_components: int | None = None
+    ) -> "Settings":
+        """Return the defaults, or those for potentials that are slow to evaluate."""
+        n_effective = max(200.0, 30.0 * (n_features + 1))
+        n_batch = max(1_000, 100 * (n_features + 1))
+        if not frugal:
+            return cls(
+                n_effective=n_effective,
+                n_batch=n_batch,
+                max_components=max_components or 100,
+            )
+        return cls(
+            n_prior=2_000,
+            n_effective=0.5 * n_effective,
+            n_batch=n_batch // 2,
+            n_pooled=8,
+            n_starts=15,
+            max_components=max_components or 30,
+            n_judged=1_000,
+            n_reported=2_000,
+        )
