@@ -14,7 +14,8 @@ from .target import Density
 __all__ = ["hunt", "local_maxima"]
 
 _MAX_ITER = 40
-_CANDIDATES = 3_000
+_CANDIDATES = 1_000
+_ROWS = 500
 # A summit counts if p exceeds Z q there by this factor ...
 _EXCESS = math.log(3.0)
 # ... and a normal around it has this share of the evidence.
@@ -23,18 +24,39 @@ _MAX_SUMMITS = 40
 
 
 def local_maxima(u: Tensor, log_p: Tensor, n_starts: int) -> Tensor:
-    """Return the best of the points that are higher than all their neighbours."""
-    n_neighbours = min(2 * u.shape[1] + 6, len(u) - 1)
-    order = log_p.argsort(descending=True)
-    order = order[: min(_CANDIDATES, int(log_p.isfinite().sum()))]
-    found: list[int] = []
-    for rows in order.split(500):
+    """Return the best of the points that are higher than all their neighbours.
+
+    The points are draws of N(0, I). Only those are looked at whose next higher point
+    is far away for how dense the draws are there.
+    """
+    n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
+    order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
+    gaps = _gaps_to_higher(u[order].float()) * (
+        -u[order].square().sum(1) / (2 * u.shape[1])
+    ).exp()
+    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
+    found = []
+    for rows in likely.split(250):
         near = torch.cdist(u[rows], u).topk(n_neighbours + 1, largest=False).indices
-        top = log_p[rows] >= log_p[near].amax(1)
-        found += rows[top].tolist()
-        if len(found) >= n_starts:
-            break
-    return u[found[:n_starts]]
+        found.append(rows[log_p[rows] >= log_p[near].amax(1)])
+    maxima = torch.cat(found)
+    return u[maxima[:n_starts]]
+
+
+def _gaps_to_higher(u: Tensor) -> Tensor:
+    """Return each point's squared distance to the nearest of those before it."""
+    norms = u.square().sum(1)
+    gaps = torch.full_like(norms, torch.inf)
+    for first in range(0, len(u), _ROWS):
+        rows = slice(first, first + _ROWS)
+        before = slice(0, first + _ROWS)
+        square = torch.addmm(norms[before], u[rows], u[before].mT, alpha=-2.0)
+        # The block's own points count only where they come earlier.
+        square[:, first:].masked_fill_(
+            torch.ones_like(square[:, first:], dtype=torch.bool).triu_(), torch.inf
+        )
+        gaps[rows] = square.amin(1) + norms[rows]
+    return gaps.clamp_min(0.0).sqrt()
 
 
 def hunt(
