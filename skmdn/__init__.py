@@ -2,5 +2,6 @@
 
 from ._version import __version__
 from .regression import MixtureDensityRegressor
+from .variational import VariationalPosterior
 
-__all__ = ["MixtureDensityRegressor", "__version__"]
+__all__ = ["MixtureDensityRegressor", "VariationalPosterior", "__version__"]

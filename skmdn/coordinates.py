@@ -115,7 +115,11 @@ class Coordinates:
             if bool(where.any()):
                 ends = self.low[where], self.high[where]
                 theta[..., where] = function(t[..., where], *ends)
-        return theta
+        return torch.where(t.isfinite(), theta.clamp(*self._innermost()), theta)
+
+    def _innermost(self) -> tuple[Tensor, Tensor]:
+        """Return the first and the last numbers inside."""
+        return self.low.nextafter(self.high), self.high.nextafter(self.low)
 
     @staticmethod
     def _from_box(t: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ r"""The covering start: from the prior to the target, along a path of densities.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,6 +64,12 @@ class Annealing:
         n_prior = min(self.settings.n_prior, max_evals)
         prior = Proposal(Normals.standard(self.target.n_features), 0.0)
         self._draw(prior, n_prior)
+        if not bool(self.pool.log_p.isfinite().any()):
+            raise ValueError(
+                f"The potential is -inf, NaN or infinite at all {n_prior} draws from "
+                "the prior: there is nothing to start from. A prior that is narrower "
+                "or wider may help."
+            )
         if start is not None:
             self._draw(Proposal(start), self.settings.n_batch)
         log_w, self.power = self._tempered()

@@ -78,10 +78,8 @@ def climb(
             curvature[up], moved[better] - x[up], g[up] - g_new[better]
         )
         x[up], f[up], g[up] = moved[better], f_new[better], g_new[better]
-        length[rows] = torch.where(
-            better, 1.0, _shorter(t, slope, f_new - f[rows])
-        )
-        promise = (g[rows].unsqueeze(1) @ curvature[rows] @ g[rows].unsqueeze(2))
+        length[rows] = torch.where(better, 1.0, _shorter(t, slope, f_new - f[rows]))
+        promise = g[rows].unsqueeze(1) @ curvature[rows] @ g[rows].unsqueeze(2)
         active[rows] = (promise.flatten() > tol) & (length[rows] > _SHORTEST)
     return Summits(x, f, g)
 

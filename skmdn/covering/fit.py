@@ -1,15 +1,16 @@
 """The whole algorithm, step by step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .annealing import Annealing
-from .finish import judged, natural_gradient, reweighted
 from .growth import Growth
 from .hunt import hunt
+from .judging import judged, reweighted
 from .merging import reduced
+from .natural import natural_gradient
 from .normals import Normals
 from .pool import Batch, effective_size, log_mean, normalized
 from .quality import Coverage, Quality, coverage, fresh_draws, measure
@@ -89,11 +90,12 @@ def cover(
         target, list(candidates.values()), settings.n_judged, generator
     )
     u, log_p = fresh_draws(target, best, settings.n_reported, generator)
+    batches = [*annealing.batches, *([growth.first] if growth.first else [])]
     return Covering(
         best,
         measure(best, u, log_p),
-        coverage(best, u, log_p, annealing.batches),
-        annealing.batches,
+        coverage(best, u, log_p, batches),
+        [replace(batch, phi=batch.phi[:0]) for batch in batches],
         annealing.power,
         growth.history,
         list(candidates)[scores.index(min(scores))],

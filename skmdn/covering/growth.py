@@ -7,36 +7,22 @@ import torch
 from torch import Tensor
 
 from .annealing import underrepresented
+from .judging import divergence
+from .natural import natural_cost, natural_gradient
 from .normals import Normals, em
 from .pool import Batch, Pool, Proposal, effective_size, normalized, tempered
 from .settings import Settings
 from .target import Density
 
-__all__ = ["Growth", "divergence"]
+__all__ = ["Growth"]
 
 _ROUNDS = 3
 _EM_STEPS = 4
+# Steps of a trial of natural gradients.
+_POLISH = 12
 _MOST_DRAWS = 12_000
 # A gain that is worth another level.
 _GAIN = 0.94
-
-
-def divergence(log_w: Tensor, log_ratio: Tensor) -> float:
-    r"""Estimate KL(p || q) from weighted draws.
-
-    .. math:: \sum_i \bar w_i \log \frac{p(u_i)}{q(u_i)} - \log Z
-
-    Parameters
-    ----------
-    log_w : Tensor of shape (n_draws,)
-        Log importance weights of the draws.
-    log_ratio : Tensor of shape (n_draws,)
-        log p - log q at the draws.
-    """
-    weights = normalized(log_w)
-    log_evidence = float(torch.logsumexp(log_w, 0)) - math.log(len(log_w))
-    seen = weights > 0
-    return float(weights[seen] @ log_ratio[seen]) - log_evidence
 
 
 @dataclass
@@ -58,6 +44,8 @@ class Growth:
     ----------
     best : Normals
         The mixture of the round with the smallest divergence on fresh draws.
+    first : Batch
+        The first draws, which have seen what the mode hunt has found.
     history : list of float
         The divergence at every level.
     """
@@ -67,6 +55,7 @@ class Growth:
     pool: Pool
     generator: torch.Generator
     best: Normals | None = None
+    first: Batch | None = None
     history: list[float] = field(default_factory=list)
     _best_value: float = math.inf
 
@@ -92,10 +81,11 @@ class Growth:
                 break
             n_flat = 0 if level < _GAIN * lowest else n_flat + 1
             lowest = min(lowest, level)
+            normals, done = self._polished(normals, max_evals)
+            if done:
+                break
             fair = level <= self.settings.fair_divergence
-            patience = (
-                self.settings.patience if fair else self.settings.long_patience
-            )
+            patience = self.settings.patience if fair else self.settings.long_patience
             if n_flat >= patience:
                 break
             larger = self._larger(normals)
@@ -116,9 +106,34 @@ class Growth:
         value = divergence(batch.log_p - log_q, ratio)
         if value < self._best_value:
             self.best, self._best_value = normals, value
+        self.first = self.first or batch
         self.pool.add(batch)
         log_w, size = self._log_weights()
         return self._fitted(normals, normalized(log_w), size), value
+
+    def _polished(self, normals: Normals, max_evals: int) -> tuple[Normals, bool]:
+        """Try natural gradients if they are cheap; tell whether that is enough.
+
+        In many dimensions EM is limited by the noise of its draws, which natural
+        gradients do not have where the target is smooth.
+        """
+        n_draws = self._n_draws(normals)
+        cost = natural_cost(normals) * _POLISH
+        affordable = self.target.n_evals + cost + n_draws <= max_evals
+        if not self.target.differentiable or cost > n_draws or not affordable:
+            return normals, False
+        polished = natural_gradient(self.target, normals, _POLISH, cost, self.generator)
+        batch = Batch.draw(self.target, Proposal(polished), n_draws, self.generator)
+        log_w = batch.log_p - batch.proposal.log_prob(batch.u, batch.phi)
+        self.pool.add(batch)
+        values = [
+            divergence(log_w, batch.log_p - q.log_prob(batch.u, batch.phi))
+            for q in (normals, polished)
+        ]
+        if values[1] > values[0]:
+            return normals, False
+        self.history.append(values[1])
+        return polished, values[1] < self.settings.good_divergence
 
     def _log_weights(self) -> tuple[Tensor, float]:
         """Return the pool's weights, tempered where too few draws are effective."""

@@ -31,9 +31,10 @@ def local_maxima(u: Tensor, log_p: Tensor, n_starts: int) -> Tensor:
     """
     n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
     order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
-    gaps = _gaps_to_higher(u[order].float()) * (
-        -u[order].square().sum(1) / (2 * u.shape[1])
-    ).exp()
+    gaps = (
+        _gaps_to_higher(u[order].float())
+        * (-u[order].square().sum(1) / (2 * u.shape[1])).exp()
+    )
     likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
     found = []
     for rows in likely.split(250):
@@ -100,13 +101,13 @@ def hunt(
     log_det = values.log().sum(1)
     log_mass = log_p + 0.5 * (u.shape[1] * math.log(2.0 * math.pi) - log_det)
     log_mass = log_mass - log_evidence
-    covariance = (vectors / values.unsqueeze(1)) @ vectors.mT
-    for i in range(len(u)):
-        if float(log_mass[i]) > _MASS and _excess(normals, u[i], log_p[i], log_evidence):
+    roots = torch.linalg.cholesky((vectors / values.unsqueeze(1)) @ vectors.mT)
+    for i in (log_mass > _MASS).nonzero().flatten().tolist():
+        if _excess(normals, u[i], log_p[i], log_evidence):
             mass = math.exp(min(float(log_mass[i]), 0.0))
             zero = torch.zeros(1, dtype=u.dtype)
-            root = torch.linalg.cholesky(covariance[i : i + 1])
-            normals = normals.joined(Normals(zero, u[i : i + 1], root), mass / (1 + mass))
+            summit = Normals(zero, u[i : i + 1], roots[i : i + 1])
+            normals = normals.joined(summit, mass / (1.0 + mass))
     return normals
 
 

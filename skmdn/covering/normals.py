@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..blocks import Block
-from ..families import MultivariateNormal
-from ..mixture import Mixture
+from skmdn.blocks import Block
+from skmdn.families import MultivariateNormal
+from skmdn.mixture import Mixture
 
 __all__ = ["Normals", "em", "em_step", "features", "log_normal"]
 

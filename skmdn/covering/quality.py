@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .finish import TRUNCATION
-from .growth import divergence
+from .judging import TRUNCATION, divergence
 from .normals import Normals, features
 from .pool import Batch, effective_size, log_mean, normalized
 from .target import Density
 
-__all__ = ["Coverage", "Quality", "coverage", "measure"]
+__all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "measure"]
 
 _MISSED = math.log(20.0)
 
@@ -68,6 +67,8 @@ class Quality:
         The share of draws where p = 0.
     divergence : float
         An estimate of KL(p || q).
+    proportionality : float
+        How much of the variance of p, at draws of q, a multiple of q explains.
     """
 
     log_weights: Tensor
@@ -79,11 +80,13 @@ class Quality:
     cut: float
     impossible: float
     divergence: float
+    proportionality: float
 
 
 def measure(normals: Normals, u: Tensor, log_p: Tensor) -> Quality:
     """Report on a mixture by draws of its own."""
-    log_w = log_p - normals.log_prob(u)
+    log_q = normals.log_prob(u)
+    log_w = log_p - log_q
     size, log_evidence = effective_size(log_w), log_mean(log_w)
     kept = log_w > log_evidence - TRUNCATION
     cut = 1.0 - float(kept.double().mean())
@@ -99,7 +102,16 @@ def measure(normals: Normals, u: Tensor, log_p: Tensor) -> Quality:
         cut,
         float((log_w == -torch.inf).double().mean()),
         divergence(log_w, log_w) if size else math.inf,
+        _proportionality(log_p, log_q),
     )
+
+
+def _proportionality(log_p: Tensor, log_q: Tensor) -> float:
+    """Return R^2 of the regression of p on q through the origin."""
+    p, q = (log_p - log_p.max()).exp(), (log_q - log_q.max()).exp()
+    rest = p - q * (p @ q) / (q @ q)
+    total = (p - p.mean()).square().sum()
+    return 1.0 - float(rest.square().sum() / total) if total > 0 else math.nan
 
 
 def coverage(

@@ -47,24 +47,42 @@ class Settings:
 
     @classmethod
     def for_dimension(
-        cls, n_features: int, *, frugal: bool, max_components: int | None = None
+        cls,
+        n_features: int,
+        *,
+        frugal: bool,
+        max_components: int | None = None,
+        effort: int = 1,
     ) -> "Settings":
-        """Return the defaults, or those for potentials that are slow to evaluate."""
+        """Return the defaults, or those for potentials that are slow to evaluate.
+
+        Parameters
+        ----------
+        n_features : int
+            The dimension.
+        frugal : bool
+            Whether the potential is slow.
+        max_components : int, optional
+            The limit.
+        effort : int, default=1
+            How many times as many draws from the prior and components.
+        """
         n_effective = max(200.0, 30.0 * (n_features + 1))
         n_batch = max(1_000, 100 * (n_features + 1))
         if not frugal:
             return cls(
+                n_prior=effort * 10_000,
                 n_effective=n_effective,
                 n_batch=n_batch,
-                max_components=max_components or 100,
+                max_components=effort * (max_components or 100),
             )
         return cls(
-            n_prior=2_000,
+            n_prior=effort * 2_000,
             n_effective=0.5 * n_effective,
             n_batch=n_batch // 2,
             n_pooled=8,
             n_starts=15,
-            max_components=max_components or 30,
+            max_components=effort * (max_components or 30),
             n_judged=1_000,
             n_reported=2_000,
         )

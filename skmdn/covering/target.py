@@ -6,10 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..coordinates import Coordinates
+from skmdn.coordinates import Coordinates
+
 from .normals import log_normal
 
-__all__ = ["Density", "Target"]
+__all__ = ["Density", "Differences", "Target"]
 
 
 class Density(Protocol):
@@ -17,6 +18,10 @@ class Density(Protocol):
 
     n_features: int
     differentiable: bool
+
+    @property
+    def n_evals(self) -> int:
+        """How many points have been asked for."""
 
     @property
     def left(self) -> int:
@@ -47,13 +52,14 @@ class Target:
     base : {"parameters", "prior"}, default="parameters"
         What the density is relative to: a length in parameter space, or the law that
         is N(0, I) in the coordinates, as for a likelihood.
+    heights : bool, default=False
+        Whether points are compared by the density of the parameters, without the
+        Jacobian, as the maximum a posteriori is.
 
     Attributes
     ----------
-    n_evals : int
-        The number of points asked for so far.
     n_gradients : int
-        How many of them with a gradient.
+        How many points have been asked for with a gradient.
     n_nan : int
         Where the answer was NaN or plus infinity.
     """
@@ -66,14 +72,21 @@ class Target:
         max_evals: int,
         differentiable: bool = True,
         base: str = "parameters",
+        heights: bool = False,
     ) -> None:
         self.potential = potential
         self.coordinates = coordinates
         self.max_evals = max_evals
         self.differentiable = differentiable
         self.base = base
+        self.heights = heights
         self.n_features = coordinates.n_features
-        self.n_evals = self.n_gradients = self.n_nan = 0
+        self._n_evals = self.n_gradients = self.n_nan = 0
+
+    @property
+    def n_evals(self) -> int:
+        """The number of points asked for so far."""
+        return self._n_evals
 
     @property
     def left(self) -> int:
@@ -100,13 +113,61 @@ class Target:
     def _raw(self, u: Tensor) -> Tensor:
         if len(u) > self.left:
             raise RuntimeError(f"{len(u)} evaluations asked for, {self.left} are left.")
-        self.n_evals += len(u)
+        self._n_evals += len(u)
         values = self.potential(self.coordinates.forward(u))
         if self.base == "prior":
-            return values + log_normal(u)
-        return values + self.coordinates.log_jacobian(u)
+            values = values + log_normal(u)
+        if (self.base == "prior") != self.heights:
+            return values
+        sign = -1.0 if self.heights else 1.0
+        return values + sign * self.coordinates.log_jacobian(u)
 
     def _cleaned(self, values: Tensor) -> Tensor:
         wrong = values.isnan() | (values == torch.inf)
         self.n_nan += int(wrong.sum())
         return values.masked_fill(wrong, -torch.inf)
+
+
+class Differences:
+    """A density with gradients by central differences.
+
+    Parameters
+    ----------
+    density : Density
+        Without gradients.
+    step : float, default=1e-5
+        Half of the distance.
+    """
+
+    differentiable = True
+
+    def __init__(self, density: Density, step: float = 1e-5) -> None:
+        self.density = density
+        self.step = step
+        self.n_features = density.n_features
+
+    @property
+    def n_evals(self) -> int:
+        """The number of points asked for so far."""
+        return self.density.n_evals
+
+    @property
+    def left(self) -> int:
+        """How many more gradients may be asked for."""
+        return self.density.left // (2 * self.n_features + 1)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Return log p."""
+        return self.density.log_prob(u)
+
+    def log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return also its gradient; 0 beside points where p = 0."""
+        n_points, n_features = u.shape
+        offset = self.step * torch.eye(n_features, dtype=u.dtype)
+        around = u[:, None, None] + torch.stack([offset, -offset])
+        points = torch.cat([u, around.reshape(-1, n_features)])
+        values = self.density.log_prob(points)
+        sides = values[n_points:].reshape(n_points, 2, n_features)
+        slope = (sides[:, 0] - sides[:, 1]) / (2.0 * self.step)
+        usable = slope.isfinite().all(1, keepdim=True)
+        return values[:n_points], slope.where(usable, torch.zeros_like(slope))

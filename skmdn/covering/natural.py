@@ -1,24 +1,23 @@
-"""The finish: natural gradients, and candidates judged on one shared sample."""
-
-import math
+"""Natural gradients of the reverse divergence, for all components at once."""
 
 import torch
 from torch import Tensor
 
-from .growth import divergence
-from .normals import Normals, em_step, features
-from .pool import Proposal, log_mean, normalized
+from .normals import Normals, features
 from .target import Density
 
-__all__ = ["TRUNCATION", "judged", "natural_gradient", "reweighted"]
+__all__ = ["natural_cost", "natural_gradient"]
 
 _STEP = 0.2
 _DECAY = 10.0
+_WEIGHT_STEP = 2.5
 # Eigenvalues of a precision change by at most this factor in a step.
 _TRUST = 1.5
-_EM_STEPS = 10
-# Draws with p < Z q exp(-10) are cut off before a reverse divergence is taken.
-TRUNCATION = 10.0
+
+
+def natural_cost(normals: Normals) -> int:
+    """Return the evaluations of a step."""
+    return 2 * max(8, normals.n_features) * normals.n_components
 
 
 def natural_gradient(
@@ -47,14 +46,13 @@ def natural_gradient(
        variational inference with mixture of exponential-family approximations",
        International Conference on Machine Learning, 2019.
     """
-    n_each = 2 * max(8, normals.n_features)
-    n_draws = n_each * normals.n_components
+    n_draws = natural_cost(normals)
     last = target.n_evals + min(max_evals, target.left)
     for step in range(n_steps):
         if target.n_evals + n_draws > last:
             break
         rho = _STEP / (1.0 + step / _DECAY)
-        normals = _natural_step(target, normals, rho, n_each, generator)
+        normals = _natural_step(target, normals, rho, generator)
     return normals
 
 
@@ -62,10 +60,10 @@ def _natural_step(
     target: Density,
     normals: Normals,
     rho: float,
-    n_each: int,
     generator: torch.Generator,
 ) -> Normals:
     n_components, n_features = normals.means.shape
+    n_each = natural_cost(normals) // n_components
     half = normals.means.new_empty((n_components, n_each // 2, n_features))
     half.normal_(generator=generator)
     noise = torch.cat([half, -half], 1)
@@ -89,7 +87,8 @@ def _natural_step(
     half_root = (normals.roots @ vectors) * values.rsqrt().unsqueeze(1)
     roots, failed = torch.linalg.cholesky_ex(half_root @ half_root.mT)
     roots = torch.where((failed > 0)[:, None, None], normals.roots, roots)
-    log_weights = normals.log_weights - rho * (h * share).sum(1)
+    # The weights may move faster: their part of the problem is better conditioned.
+    log_weights = normals.log_weights - _WEIGHT_STEP * rho * (h * share).sum(1)
     return Normals(torch.log_softmax(log_weights, 0), means, roots)
 
 
@@ -101,53 +100,3 @@ def _log_prob_and_gradient(normals: Normals, u: Tensor) -> tuple[Tensor, Tensor]
     pull = (precision @ normals.means.unsqueeze(-1)).squeeze(-1)
     mixed = (resp @ precision.flatten(1)).reshape(-1, *precision.shape[1:])
     return log_q, resp @ pull - (mixed @ u.unsqueeze(-1)).squeeze(-1)
-
-
-def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:
-    """Return the components with the weights that EM finds for them."""
-    joint = phi @ normals.coefficients() - normals.log_weights
-    log_weights = normals.log_weights
-    for _ in range(_EM_STEPS):
-        resp = torch.softmax(joint + log_weights, 1)
-        log_weights = (weights @ resp).clamp_min(1e-300).log()
-    kept = (log_weights > math.log(1e-6)).nonzero().squeeze(1)
-    return normals.with_weights(log_weights).choose(kept)
-
-
-def judged(
-    target: Density,
-    candidates: list[Normals],
-    n_draws: int,
-    generator: torch.Generator,
-) -> tuple[Normals, list[float]]:
-    """Return the best candidate, and the scores of all (smaller is better).
-
-    All are judged on the same draws, an equal share from each, with the mixture of
-    all proposals in the denominators.
-    """
-    proposals = [Proposal(q, share=1.0 / 3.0) for q in candidates]
-    n_each = min(n_draws, target.left) // len(candidates)
-    u = torch.cat([q.draw(n_each, generator) for q in proposals])
-    phi, log_p = features(u), target.log_prob(u)
-    logs = torch.stack([q.log_prob(u, phi) for q in proposals])
-    log_mix = torch.logsumexp(logs, 0) - math.log(len(candidates))
-    log_w = log_p - log_mix
-    if not bool(log_w.isfinite().any()):
-        return candidates[0], [math.inf] * len(candidates)
-    scores = [_score(log_p, q.log_prob(u, phi), log_w, log_mix) for q in candidates]
-    return candidates[min(range(len(scores)), key=scores.__getitem__)], scores
-
-
-def _score(log_p: Tensor, log_q: Tensor, log_w: Tensor, log_mix: Tensor) -> float:
-    """Return both divergences minus a quarter of the logarithm of the efficiency."""
-    log_evidence = log_mean(log_w)
-    ratio = log_p - log_q - log_evidence
-    forward = divergence(log_w, log_p - log_q)
-    kept = ratio > -TRUNCATION
-    share = normalized(log_q - log_mix)
-    reverse = -float((share[kept] * ratio[kept]).sum() / share[kept].sum())
-    # E_q[w^2] / Z^2 = E_p[p / q] / Z.
-    log_inverse_efficiency = float(
-        torch.logsumexp(torch.log_softmax(log_w, 0) + ratio, 0)
-    )
-    return forward + reverse + 0.25 * log_inverse_efficiency
