@@ -1,11 +1,9 @@
 """VariationalPosterior: a mixture for an unnormalised density, and how good it is."""
 
 import warnings
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-import torch
 from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, check_random_state
@@ -13,38 +11,15 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import TorchEstimator, unchanged_on_error
-from .bridge import generator_from, to_numpy, to_tensor
-from .covering import Covering, LinkedNormals, Normals, Settings, Target, cover
-from .covering.pareto import pareto_smoothed
-from .covering.quality import coverage, fresh_draws, measure
-from .covering.summits import summits
+from .bridge import generator_from
+from .covering.objectives import Objective
 from .parameter_space import ParameterSpace
-from .posterior_density import PosteriorDensity
-from .potentials import Potential, takes_observation
+from .posterior_fit import Descent, PosteriorFit, Problem
+from .potentials import takes_observation
 
 __all__ = ["VariationalPosterior"]
 
-# Fewer evaluations than this make the fit frugal.
-_FRUGAL = 50_000
 _FEWEST_EVALS = 5_000
-# A shape of the weights' tail above this: estimates by them cannot be trusted.
-_MAX_KHAT = 0.7
-_MIN_EFFICIENCY = 0.05
-# Draws for each that sample keeps after resampling.
-_OVERSAMPLING = 10
-_MODE_STARTS = 60
-_MODE_EVALS = 200_000
-
-
-@dataclass
-class _Fit:
-    """What is known about the posterior of one observation."""
-
-    observation: np.ndarray | None
-    covering: Covering
-    report: Bunch
-    density: PosteriorDensity
-    modes: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class VariationalPosterior(DensityMixin, TorchEstimator):
@@ -71,8 +46,37 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         entry per parameter, each a frozen distribution of scipy or a pair
         ``(low, high)``; or ``scipy.stats.multivariate_normal``; or a distribution of
         torch. By default the potential's attribute ``prior``.
+    q : {"mixture", "gaussian", "gaussian_diag"}, default="mixture"
+        The family: a mixture of normals; one normal; one with independent
+        coordinates.
     n_components : int or "auto", default="auto"
-        The largest number of components. "auto" is 100, or 30 in a frugal fit.
+        The largest number of components. "auto" is 100, or 30 in a frugal fit. Also
+        for a single normal a mixture comes first, from which it starts.
+    vi_method : {"auto", "rKL", "fKL", "IW", "alpha"}, default="auto"
+        What is minimised. "auto" judges candidates from both sides, by KL(q || p) and
+        KL(p || q). The others follow it by a stochastic descent: on the reverse or
+        forward divergence, the importance-weighted bound, or Renyi's. All but "auto"
+        and "fKL" need gradients of the potential.
+    alpha_order : float, default=0.5
+        The order of Renyi's bound; 1 is the evidence lower bound.
+    n_particles : int, default=256
+        Draws in a step of the descent.
+    n_importance : int, default=8
+        Draws in each group of "IW".
+    stick_the_landing : bool, default=False
+        Whether the parameters of log q are held fixed in gradients, which is unbiased
+        for "rKL" only.
+    dreg : bool, default=False
+        Whether gradients of "IW" and "alpha" are doubly reparametrised; not for a
+        mixture.
+    weight_transform : callable, default=None
+        Applied to the normalised weights of "fKL", a tensor.
+    max_iter : int, default=300
+        Steps of the descent.
+    learning_rate_init : float, default=0.03
+        Its first rate, in standard deviations of the start.
+    max_grad_norm : float, default=10.0
+        Longer gradients are shortened.
     add_prior : bool, default=False
         Whether the potential is a log likelihood, to which the log density of the
         prior has to be added.
@@ -96,8 +100,6 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         What :meth:`evaluate` returns; of the first row.
     log_evidence_ : float or ndarray of shape (n_rows,)
         The logarithm of the integral of the target.
-    n_potential_evals_ : int
-        How many points the potential has been asked for, of all rows together.
     n_features_in_ : int
         The number of columns of X, if fit was given one.
 
@@ -141,7 +143,18 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         potential,
         prior=None,
         *,
+        q="mixture",
         n_components="auto",
+        vi_method="auto",
+        alpha_order=0.5,
+        n_particles=256,
+        n_importance=8,
+        stick_the_landing=False,
+        dreg=False,
+        weight_transform=None,
+        max_iter=300,
+        learning_rate_init=0.03,
+        max_grad_norm=10.0,
         add_prior=False,
         quality_control="warn",
         max_potential_evals=400_000,
@@ -149,7 +162,18 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
     ):
         self.potential = potential
         self.prior = prior
+        self.q = q
         self.n_components = n_components
+        self.vi_method = vi_method
+        self.alpha_order = alpha_order
+        self.n_particles = n_particles
+        self.n_importance = n_importance
+        self.stick_the_landing = stick_the_landing
+        self.dreg = dreg
+        self.weight_transform = weight_transform
+        self.max_iter = max_iter
+        self.learning_rate_init = learning_rate_init
+        self.max_grad_norm = max_grad_norm
         self.add_prior = add_prior
         self.quality_control = quality_control
         self.max_potential_evals = max_potential_evals
@@ -178,18 +202,31 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             If the potential fails, or is finite nowhere among the prior's draws.
         """
         with unchanged_on_error(self):
+            descent = self._descent()
             observations = self._observations(X)
-            self._space = self._parse_prior()
+            space = self._parse_prior()
             rng = check_random_state(self.random_state)
-            self.n_potential_evals_ = 0
-            self._fits = [self._fit_row(x, generator_from(rng)) for x in observations]
+            self._fits = [
+                self._fit_row(
+                    Problem(self.potential, space, x, self.add_prior),
+                    descent,
+                    generator_from(rng),
+                )
+                for x in observations
+            ]
             self.posteriors_ = [fit.density for fit in self._fits]
             self.posterior_ = self.posteriors_[0]
-            self.report_ = self._fits[0].report
-            evidence = np.array([fit.report.log_evidence for fit in self._fits])
+            self.report_ = Bunch(**self._fits[0].report)
+            evidence = np.array([fit.report["log_evidence"] for fit in self._fits])
             self.log_evidence_ = evidence if len(evidence) > 1 else float(evidence[0])
         self._warn()
         return self
+
+    @property
+    def n_potential_evals_(self):
+        """How many points the potential has been asked for, of all rows together."""
+        check_is_fitted(self)
+        return sum(fit.n_evals for fit in self._fits)
 
     def sample(self, n_samples=1, X=None, *, method="q", random_state=None):
         """Draw parameters.
@@ -222,10 +259,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         if random_state is None:
             random_state = self.random_state
         generator = generator_from(random_state)
-        draws = [
-            self._draws(fit, int(n_samples), method, generator)
-            for fit in self._chosen(X)
-        ]
+        draws = [fit.draw(int(n_samples), method, generator) for fit in self._chosen(X)]
         return self._joined(draws, X)
 
     def score_samples(self, theta, X=None):
@@ -310,7 +344,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             What the target is there; only if ``return_all``.
         """
         check_is_fitted(self)
-        found = [self._modes(fit) for fit in self._chosen(X)]
+        found = [fit.modes() for fit in self._chosen(X)]
         if not return_all:
             return self._joined([modes[0] for modes, _ in found], X)
         if len(found) == 1:
@@ -337,24 +371,17 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             ``truncated_elbo`` (of q without the share ``cut`` of its draws),
             ``divergence`` (an estimate of KL(p || q)), ``prop`` (how well the density
             is proportional to q), ``log_evidence_defensive`` and ``missed`` (the
-            coverage check), ``suspicious`` (whether it found something), ``doubts``
-            (in words) and ``n_evals``.
+            coverage check), ``suspicious`` (whether it found something) and ``doubts`` (in
+            words).
         """
         check_is_fitted(self)
         if random_state is None:
             random_state = self.random_state
         generator = generator_from(random_state)
-        reports = []
-        for fit in self._chosen(X):
-            target = self._target(fit.observation, n_samples)
-            covering = fit.covering
-            u, log_p = fresh_draws(target, covering.normals, n_samples, generator)
-            n_evals = fit.report.n_evals + target.n_evals
-            quality = measure(covering.normals, u, log_p)
-            check = coverage(covering.normals, u, log_p, covering.batches)
-            fit.report = _report(quality, check, covering.power, n_evals, target.n_nan)
-            reports.append(fit.report)
-        self.report_ = self._fits[0].report
+        reports = [
+            Bunch(**fit.evaluate(n_samples, generator)) for fit in self._chosen(X)
+        ]
+        self.report_ = Bunch(**self._fits[0].report)
         return reports if len(reports) > 1 else reports[0]
 
     # What is below.
@@ -378,6 +405,8 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                 "prior=None and the potential has none: the search has to begin "
                 "somewhere, for example prior=[(-1, 1), scipy.stats.norm(0, 10)]."
             )
+        if isinstance(prior, VariationalPosterior):
+            prior = prior.prior
         space = ParameterSpace.parse(prior)
         if self.add_prior and not space.exact and space.log_prob is None:
             raise ValueError(
@@ -385,76 +414,77 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             )
         return space
 
-    def _target(self, observation, max_evals, heights=False):
-        """Return the target of an observation in the coordinates of the prior."""
-        space = self._space
-        middle = torch.zeros(2, space.n_features, dtype=torch.float64)
-        probe = space.coordinates.forward(middle)
-        potential = Potential(self.potential, observation, probe)
-        function, differentiable = potential, potential.differentiable
-        if self.add_prior and not space.exact:
-            function = _Sum(potential, space.log_prob)
-            differentiable = differentiable and space.differentiable
-        return Target(
-            function,
-            space.coordinates,
-            max_evals=max_evals,
-            differentiable=differentiable,
-            base="prior" if self.add_prior and space.exact else "parameters",
-            heights=heights,
+    def _descent(self):
+        """Return what follows the covering start."""
+        if self.dreg and self.q == "mixture" and self.vi_method in ("IW", "alpha"):
+            raise ValueError(
+                "dreg=True is for a q of one component: draws of a mixture come from "
+                "all its components together. Use q='gaussian', or dreg=False."
+            )
+        objective = None
+        if self.vi_method != "auto":
+            objective = Objective(
+                self.vi_method,
+                self.alpha_order,
+                self.n_importance,
+                self.stick_the_landing,
+                self.dreg,
+                self.weight_transform,
+            )
+        return Descent(
+            self.q,
+            objective,
+            self.n_particles,
+            self.max_iter,
+            self.learning_rate_init,
+            self.max_grad_norm,
         )
 
-    def _fit_row(self, observation, generator):
-        fit = self._attempt(observation, generator, 1)
-        if self.quality_control == "retry" and fit.report.doubts:
-            second = self._attempt(observation, generator, 2)
-            keys = [(len(f.report.doubts), f.report.divergence) for f in (fit, second)]
-            fit = fit if keys[0] <= keys[1] else second
-        return fit
+    def _fit_row(self, problem, descent, generator):
+        def attempt(effort):
+            return PosteriorFit.fit(
+                problem,
+                descent,
+                max_evals=self.max_potential_evals,
+                max_components=None
+                if self.n_components == "auto"
+                else self.n_components,
+                effort=effort,
+                generator=generator,
+            )
 
-    def _attempt(self, observation, generator, effort):
-        """Fit once; an effort of 2 draws and allows twice as much."""
-        target = self._target(observation, effort * self.max_potential_evals)
-        frugal = self.max_potential_evals < _FRUGAL
-        most = None if self.n_components == "auto" else self.n_components
-        settings = Settings.for_dimension(
-            target.n_features, frugal=frugal, max_components=most, effort=effort
-        )
-        covering = cover(target, settings, generator)
-        self.n_potential_evals_ += target.n_evals
-        report = _report(
-            covering.quality,
-            covering.coverage,
-            covering.power,
-            target.n_evals,
-            target.n_nan,
-        )
-        linked = LinkedNormals(self._space.coordinates, covering.normals)
-        return _Fit(observation, covering, report, PosteriorDensity(linked))
+        first = attempt(1)
+        if self.quality_control != "retry" or not first.report["doubts"]:
+            return first
+        second = attempt(2)
+        second.n_evals += first.n_evals
+        both = (first, second)
+        keys = [(len(f.report["doubts"]), f.report["divergence"]) for f in both]
+        return second if keys[1] <= keys[0] else first
 
     def _warn(self):
         if self.quality_control == "off":
             return
-        for fit in self._fits:
-            if fit.report.doubts:
-                warnings.warn(
-                    "The mixture may not be good enough: "
-                    + "; ".join(fit.report.doubts)
-                    + ". sample(method='psir') corrects small errors; more "
-                    "max_potential_evals or a narrower prior help against large ones.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-                return
+        doubts = next(
+            (f.report["doubts"] for f in self._fits if f.report["doubts"]), []
+        )
+        if doubts:
+            warnings.warn(
+                f"The fit may not be good enough: {'; '.join(doubts)}. "
+                "sample(method='psir') corrects small errors; more max_potential_evals "
+                "or a narrower prior help against large ones.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
 
     def _chosen(self, X):
         """Return the fits of rows that fit was given."""
-        if X is None or self._fits[0].observation is None:
+        if X is None or self._fits[0].problem.observation is None:
             return self._fits
         X = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = []
         for row in X:
-            same = [f for f in self._fits if np.array_equal(f.observation, row)]
+            same = [f for f in self._fits if np.array_equal(f.problem.observation, row)]
             if not same:
                 raise ValueError(
                     f"This {type(self).__name__} was not fitted to the observation "
@@ -464,85 +494,17 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         return chosen
 
     def _joined(self, parts, X):
-        if len(self._fits) == 1 and (X is None or self._fits[0].observation is None):
+        if len(self._fits) == 1 and (
+            X is None or self._fits[0].problem.observation is None
+        ):
             return parts[0]
         return np.stack(parts)
 
     def _checked_theta(self, theta):
         theta = check_array(theta, dtype=np.float64, input_name="theta")
-        if theta.shape[1] != self._space.n_features:
+        if theta.shape[1] != self.posterior_.n_features:
             raise ValueError(
                 f"theta has {theta.shape[1]} columns; the prior has "
-                f"{self._space.n_features} parameters."
+                f"{self.posterior_.n_features} parameters."
             )
         return theta
-
-    def _draws(self, fit, n_samples, method, generator):
-        linked = LinkedNormals(self._space.coordinates, fit.covering.normals)
-        if method == "q":
-            return to_numpy(linked.draw(n_samples, generator))
-        n_draws = _OVERSAMPLING * n_samples
-        target = self._target(fit.observation, n_draws)
-        u, log_p = fresh_draws(target, fit.covering.normals, n_draws, generator)
-        self.n_potential_evals_ += n_draws
-        log_w = log_p - fit.covering.normals.log_prob(u)
-        if method == "psir":
-            log_w, _ = pareto_smoothed(log_w)
-        chosen = torch.multinomial(
-            torch.softmax(log_w, 0), n_samples, replacement=True, generator=generator
-        )
-        return to_numpy(self._space.coordinates.forward(u[chosen]))
-
-    def _modes(self, fit):
-        if fit.modes is None:
-            target = self._target(fit.observation, _MODE_EVALS, heights=True)
-            generator = generator_from(check_random_state(0))
-            u, log_p = summits(target, fit.covering.normals, _MODE_STARTS, generator)
-            self.n_potential_evals_ += target.n_evals
-            theta = self._space.coordinates.forward(u)
-            fit.modes = to_numpy(theta), to_numpy(log_p)
-        return fit.modes
-
-
-class _Sum:
-    """The sum of two log densities."""
-
-    def __init__(self, first, second):
-        self.first, self.second = first, second
-
-    def __call__(self, theta):
-        return self.first(theta) + self.second(theta)
-
-
-def _report(quality, check, power, n_evals, n_nan):
-    """Put together what is known about a fit."""
-    _, khat = pareto_smoothed(quality.log_weights)
-    doubts = []
-    if power < 1.0:
-        doubts.append("the evaluations ended before the target was reached")
-    if check.suspicious:
-        doubts.append("the coverage check sees mass that the mixture has lost")
-    if khat > _MAX_KHAT:
-        doubts.append(f"the weights have a heavy tail, khat = {khat:.2f}")
-    if quality.efficiency < _MIN_EFFICIENCY:
-        doubts.append(f"{quality.efficiency:.1%} of the draws are effective")
-    return Bunch(
-        khat=khat,
-        ess=quality.efficiency * len(quality.log_weights),
-        efficiency=quality.efficiency,
-        log_evidence=quality.log_evidence,
-        log_evidence_se=quality.log_evidence_se,
-        elbo=quality.elbo,
-        truncated_elbo=quality.truncated_elbo,
-        cut=quality.cut,
-        impossible=quality.impossible,
-        divergence=quality.divergence,
-        prop=quality.proportionality,
-        log_evidence_defensive=check.log_evidence_defensive,
-        log_evidence_defensive_se=check.log_evidence_defensive_se,
-        missed=check.missed,
-        suspicious=check.suspicious,
-        doubts=doubts,
-        n_evals=n_evals,
-        n_nan=n_nan,
-    )

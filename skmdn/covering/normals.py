@@ -176,6 +176,18 @@ class Normals:
         """Return the same components with other weights."""
         return Normals(torch.log_softmax(log_weights, 0), self.means, self.roots)
 
+    def moment_matched(self, diagonal: bool = False) -> "Normals":
+        """Return the one normal with the same mean and covariance."""
+        weights = self.log_weights.exp()
+        mean = weights @ self.means
+        gaps = self.means - mean
+        total = (weights[:, None, None] * self.covariances).sum(0)
+        total = total + (gaps * weights.unsqueeze(1)).mT @ gaps
+        if diagonal:
+            total = torch.diag(total.diagonal())
+        root = torch.linalg.cholesky(total)
+        return Normals(torch.zeros_like(weights[:1]), mean[None], root[None])
+
     def mixture(self) -> Mixture:
         """Return the same as a :class:`skmdn.mixture.Mixture`."""
         eye = torch.eye(self.n_features, dtype=self.means.dtype)
