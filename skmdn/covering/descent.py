@@ -148,7 +148,7 @@ def descend(
         (gradient,) = torch.autograd.grad(loss, values)
         # A step that is not finite is not taken.
         if bool(loss.isfinite() & gradient.isfinite().all()):
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             norm = float(gradient.norm())
             gradient = gradient * min(1.0, clip_norm / max(norm, 1e-300))
             first.lerp_(gradient, 1.0 - _BETAS[0])
