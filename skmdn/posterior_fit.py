@@ -28,6 +28,7 @@ _FRUGAL = 50_000
 _MAX_KHAT = 0.7
 _GOOD_EFFICIENCY = 0.9
 _MIN_EFFICIENCY = 0.05
+_MAX_DIVERGENCE = 0.3
 # Draws for each that is kept after resampling.
 _OVERSAMPLING = 10
 _MODE_STARTS = 60
@@ -103,6 +104,36 @@ class Descent:
     max_iter: int
     learning_rate: float
     clip_norm: float
+
+    @classmethod
+    def from_params(
+        cls,
+        q: str,
+        vi_method: str,
+        n_particles: int,
+        max_iter: int,
+        learning_rate_init: float,
+        max_grad_norm: float,
+        **params: Any,
+    ) -> "Descent":
+        """Read the estimator's parameters.
+
+        Raises
+        ------
+        ValueError
+            If two of them contradict each other.
+        """
+        names = ("alpha_order", "n_importance", "stick_the_landing", "dreg")
+        options = {name: params[name] for name in (*names, "weight_transform")}
+        if options["dreg"] and q == "mixture" and vi_method in ("IW", "alpha"):
+            raise ValueError(
+                "dreg=True is for a q of one component: draws of a mixture come from "
+                "all its components together. Use q='gaussian', or dreg=False."
+            )
+        objective = None if vi_method == "auto" else Objective(vi_method, **options)
+        return cls(
+            q, objective, n_particles, max_iter, learning_rate_init, max_grad_norm
+        )
 
     @property
     def n_evals(self) -> int:
@@ -282,6 +313,8 @@ def _report(
         doubts.append(f"the weights have a heavy tail, khat = {khat:.2f}")
     if efficiency < _MIN_EFFICIENCY:
         doubts.append(f"only {efficiency:.1%} of the draws are effective")
+    if quality.divergence > _MAX_DIVERGENCE:
+        doubts.append(f"KL(p || q) is about {quality.divergence:.2f} nats")
     if target.n_nan:
         doubts.append(f"the potential was NaN or inf at {target.n_nan} points")
     return {

@@ -14,16 +14,18 @@ __all__ = ["Potential", "takes_observation"]
 
 
 def takes_observation(potential: Callable[..., Any]) -> bool:
-    """Tell whether a potential has a second argument, the observation."""
+    """Tell whether a potential has a second argument, the observation.
+
+    One that has a default is meant for something else, unless its name is x.
+    """
     try:
         parameters = inspect.signature(potential).parameters.values()
     except (TypeError, ValueError):
         return False
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
-    return sum(p.kind in positional for p in parameters) > 1
+    kinds = inspect.Parameter
+    positional = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    second = [p for p in parameters if p.kind in positional][1:2]
+    return any(p.default is kinds.empty or p.name == "x" for p in second)
 
 
 class Potential:

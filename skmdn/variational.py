@@ -1,7 +1,7 @@
 """VariationalPosterior: a mixture for an unnormalised density, and how good it is."""
 
 import warnings
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import DensityMixin
@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import TorchEstimator, unchanged_on_error
 from .bridge import generator_from
-from .covering.objectives import Objective
+from .covering.objectives import METHODS
 from .parameter_space import ParameterSpace
 from .posterior_fit import Descent, PosteriorFit, Problem
 from .potentials import takes_observation
@@ -129,6 +129,17 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
+        "q": [StrOptions({"mixture", "gaussian", "gaussian_diag"})],
+        "vi_method": [StrOptions({"auto", *METHODS})],
+        "alpha_order": [Interval(Real, 0, None, closed="left")],
+        "n_particles": [Interval(Integral, 1, None, closed="left")],
+        "n_importance": [Interval(Integral, 1, None, closed="left")],
+        "stick_the_landing": ["boolean"],
+        "dreg": ["boolean"],
+        "weight_transform": [callable, None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither")],
         "add_prior": ["boolean"],
         "quality_control": [StrOptions({"warn", "retry", "off"})],
         "max_potential_evals": [Interval(Integral, _FEWEST_EVALS, None, closed="left")],
@@ -199,7 +210,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             If the potential fails, or is finite nowhere among the prior's draws.
         """
         with unchanged_on_error(self):
-            descent = self._descent()
+            descent = Descent.from_params(**self.get_params())
             observations = self._observations(X)
             space = self._parse_prior()
             rng = check_random_state(self.random_state)
@@ -408,32 +419,6 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                 "add_prior=True needs a prior with a density; a half-line has none."
             )
         return space
-
-    def _descent(self):
-        """Return what follows the covering start."""
-        if self.dreg and self.q == "mixture" and self.vi_method in ("IW", "alpha"):
-            raise ValueError(
-                "dreg=True is for a q of one component: draws of a mixture come from "
-                "all its components together. Use q='gaussian', or dreg=False."
-            )
-        objective = None
-        if self.vi_method != "auto":
-            objective = Objective(
-                self.vi_method,
-                self.alpha_order,
-                self.n_importance,
-                self.stick_the_landing,
-                self.dreg,
-                self.weight_transform,
-            )
-        return Descent(
-            self.q,
-            objective,
-            self.n_particles,
-            self.max_iter,
-            self.learning_rate_init,
-            self.max_grad_norm,
-        )
 
     def _fit_row(self, problem, descent, generator):
         auto = self.n_components == "auto"

@@ -105,7 +105,8 @@ class Annealing:
         """Return components around resampled prior draws."""
         u, weights, size = self.pool.u, normalized(log_w), effective_size(log_w)
         n_features = self.target.n_features
-        n_components = min(max(int(size / (2 * (n_features + 1))), 1), _MAX_FIRST)
+        most = min(_MAX_FIRST, self.settings.max_components)
+        n_components = min(max(int(size / (2 * (n_features + 1))), 1), most)
         chosen = torch.multinomial(weights, n_components, generator=self.generator)
         mean = weights @ u
         covariance = (u - mean).mT @ ((u - mean) * weights.unsqueeze(1))

@@ -9,7 +9,7 @@ from .annealing import Annealing
 from .growth import Growth
 from .hunt import hunt
 from .judging import judged, reweighted
-from .merging import reduced
+from .merging import merge_cheapest, reduced
 from .natural import natural_gradient
 from .normals import Normals
 from .pool import Batch, effective_size, log_mean, normalized
@@ -82,6 +82,7 @@ def cover(
         log_evidence = log_mean(annealing.pool.log_weights())
         prior, most = annealing.batches[0], int(_HUNT_SHARE * total)
         normals = hunt(target, prior, normals, log_evidence, settings, most)
+        normals = merge_cheapest(normals, settings.most_components)
     growth = Growth(target, settings, annealing.pool, generator)
     natural = int(_NATURAL_SHARE * total) if target.differentiable else 0
     normals = growth.run(normals, total - reserve - natural)
@@ -131,6 +132,7 @@ def _candidates(
         candidates[name] = natural_gradient(
             target, source, settings.natural_steps, most, generator
         )
-    both = normals.joined(candidates["natural"], 0.5)
-    candidates["blend"] = reweighted(both, phi, weights)
+    if 2 * normals.n_components <= settings.most_components:
+        both = normals.joined(candidates["natural"], 0.5)
+        candidates["blend"] = reweighted(both, phi, weights)
     return candidates

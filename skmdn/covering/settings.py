@@ -22,7 +22,9 @@ class Settings:
     n_starts : int
         Climbs of the mode hunt.
     max_components : int
-        A limit.
+        As many as growth may make.
+    most_components : int
+        As many as there may be in the end: a union of two candidates has more.
     n_judged : int
         Draws on which candidates are compared.
     n_reported : int
@@ -35,6 +37,7 @@ class Settings:
     n_pooled: int = 5
     n_starts: int = 40
     max_components: int = 100
+    most_components: int = 200
     n_judged: int = 6_000
     n_reported: int = 10_000
     max_rounds: int = 40
@@ -67,6 +70,10 @@ class Settings:
         effort : int, default=1
             How many times as many draws from the prior and components.
         """
+        automatic = effort * (30 if frugal else 100)
+        limits = {"max_components": automatic, "most_components": 2 * automatic}
+        if max_components is not None:
+            limits = dict.fromkeys(limits, effort * max_components)
         n_effective = max(200.0, 30.0 * (n_features + 1))
         n_batch = max(1_000, 100 * (n_features + 1))
         if not frugal:
@@ -74,7 +81,7 @@ class Settings:
                 n_prior=effort * 10_000,
                 n_effective=n_effective,
                 n_batch=n_batch,
-                max_components=effort * (max_components or 100),
+                **limits,
             )
         return cls(
             n_prior=effort * 2_000,
@@ -82,7 +89,7 @@ class Settings:
             n_batch=n_batch // 2,
             n_pooled=8,
             n_starts=15,
-            max_components=effort * (max_components or 30),
             n_judged=1_000,
             n_reported=2_000,
+            **limits,
         )
