@@ -230,7 +230,7 @@ def test_a_doubtful_fit_warns():
 
 
 def test_no_warning_when_off_and_more_effort_on_retry():
-    estimator = VariationalPosterior(ring, [(-10, 10)] * 2, n_components=2, **SMALL)
+    estimator = VariationalPosterior(ring, [(-10, 10)] * 2, n_components=4, **SMALL)
     with warnings.catch_warnings(record=True) as caught:
         estimator.set_params(quality_control="off").fit()
     assert not caught
