@@ -56,8 +56,13 @@ class Problem:
     observation: np.ndarray | None
     add_prior: bool
 
-    def target(self, max_evals: int, *, heights: bool = False) -> Target:
-        """Return the target in the coordinates of the prior."""
+    def target(
+        self, max_evals: int, *, heights: bool = False, counted: bool = False
+    ) -> Target:
+        """Return the target in the coordinates of the prior.
+
+        ``counted`` counts also the points that the potential was tried with.
+        """
         space = self.space
         middle = torch.zeros(2, space.n_features, dtype=torch.float64)
         potential = Potential(
@@ -78,6 +83,7 @@ class Problem:
             and (log_prior is None or space.differentiable),
             base="prior" if relative else "parameters",
             heights=heights,
+            n_evals=potential.n_probed if counted else 0,
         )
 
 
@@ -216,13 +222,14 @@ class PosteriorFit:
         generator: torch.Generator,
     ) -> "PosteriorFit":
         """Cover the target, descend, report; twice the effort has twice as much."""
-        target = problem.target(effort * max_evals)
+        most = effort * max_evals
+        target = problem.target(most, counted=True)
         settings = Settings.for_dimension(
             target.n_features,
             frugal=max_evals < _FRUGAL,
             max_components=max_components,
             effort=effort,
-        )
+        ).within(most)
         n_later = settings.n_judged + settings.n_reported
         n_descent = min(descent.n_evals, target.max_evals // 2 - n_later)
         reserve = n_descent + n_later if n_descent else 0

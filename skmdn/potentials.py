@@ -47,6 +47,8 @@ class Potential:
     ----------
     differentiable : bool
         Whether gradients flow through.
+    n_probed : int
+        How many points it took to find out.
 
     Raises
     ------
@@ -63,9 +65,11 @@ class Potential:
         self.function = function
         self.observation = observation
         self.differentiable = False
+        self.n_probed = 0
         errors = []
         for way in ("double", "array", "single"):
             self.way = way
+            self.n_probed += len(probe)
             try:
                 with torch.enable_grad():
                     answer = self._ask(probe.clone().requires_grad_())

@@ -359,15 +359,15 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             return found[0]
         return [modes for modes, _ in found], [heights for _, heights in found]
 
-    def evaluate(self, X=None, n_samples=10_000, random_state=None):
+    def evaluate(self, n_samples=10_000, X=None, *, random_state=None):
         """Judge the mixture by fresh draws, and keep the report.
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features), default=None
-            Rows that fit was given; by default all of them.
         n_samples : int, default=10000
             How many draws.
+        X : array-like of shape (n_rows, n_features), default=None
+            Rows that fit was given; by default all of them.
         random_state : int, RandomState instance or None, default=None
             The seed of the draws; None uses the estimator's ``random_state``.
 
@@ -457,9 +457,11 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
 
     def _chosen(self, X):
         """Return the fits of rows that fit was given."""
-        if X is None or self._fits[0].problem.observation is None:
+        if X is None:
             return self._fits
         X = validate_data(self, X, dtype=np.float64, reset=False)
+        if self._fits[0].problem.observation is None:
+            return self._fits * len(X)
         chosen = []
         for row in X:
             same = [f for f in self._fits if np.array_equal(f.problem.observation, row)]
@@ -472,10 +474,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         return chosen
 
     def _joined(self, parts, X):
-        alone = X is None or self._fits[0].problem.observation is None
-        if alone and len(self._fits) == 1:
-            return parts[0]
-        return np.stack(parts)
+        return parts[0] if X is None and len(self._fits) == 1 else np.stack(parts)
 
     def _checked_theta(self, theta):
         theta = check_array(theta, dtype=np.float64, input_name="theta")

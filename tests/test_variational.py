@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmdn import VariationalPosterior
 from tests.covering.densities import ring, two_modes
@@ -251,6 +252,50 @@ def test_nan_is_reported():
         estimator.fit()
     assert np.isfinite(estimator.posterior_.means).all()
     assert estimator.report_.efficiency > 0.8
+
+
+@pytest.mark.parametrize("max_evals", [5_000, 20_000])
+def test_the_potential_is_asked_as_often_as_allowed(max_evals):
+    asked = []
+
+    def potential(theta):
+        asked.append(len(theta))
+        return ring(theta)
+
+    estimator = VariationalPosterior(potential, [(-10, 10)] * 2, random_state=0)
+    estimator.set_params(max_potential_evals=max_evals, quality_control="off").fit()
+    assert sum(asked) == estimator.n_potential_evals_ <= max_evals
+
+
+# scikit-learn's own checks.
+
+WIDTH = "theta has as many columns as the prior has parameters, whatever X has"
+
+
+@parametrize_with_checks(
+    [
+        VariationalPosterior(
+            bimodal,
+            PRIOR,
+            max_potential_evals=5_000,
+            random_state=0,
+            quality_control="off",
+        )
+    ],
+    expected_failed_checks=lambda _: dict.fromkeys(
+        [
+            "check_fit_score_takes_y",
+            "check_n_features_in_after_fitting",
+            "check_pipeline_consistency",
+            "check_methods_sample_order_invariance",
+            "check_methods_subset_invariance",
+        ],
+        WIDTH,
+    ),
+)
+@pytest.mark.draws_from_numpy
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
 
 
 # Errors.

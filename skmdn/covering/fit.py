@@ -75,12 +75,16 @@ def cover(
         An earlier fit, from which draws are taken as well.
     """
     total = target.left
+    settings = settings.within(total)
     reserve = settings.n_judged + settings.n_reported
+    most = int(_HUNT_SHARE * total)
     annealing = Annealing(target, settings, generator)
-    normals = annealing.run(int(_ANNEALING_SHARE * total), start)
+    normals = annealing.run(
+        min(int(_ANNEALING_SHARE * total), total - reserve - most), start
+    )
     if target.differentiable:
         log_evidence = log_mean(annealing.pool.log_weights())
-        prior, most = annealing.batches[0], int(_HUNT_SHARE * total)
+        prior = annealing.batches[0]
         normals = hunt(target, prior, normals, log_evidence, settings, most)
         normals = merge_cheapest(normals, settings.most_components)
     growth = Growth(target, settings, annealing.pool, generator)

@@ -1,6 +1,6 @@
 """The numbers of the algorithm, all of them functions of the dimension."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Settings"]
 
@@ -47,6 +47,14 @@ class Settings:
     good_divergence: float = 0.02
     fair_divergence: float = 0.05
     natural_steps: int = 30
+
+    def within(self, max_evals: int) -> "Settings":
+        """Return settings whose last samples leave most of the budget for the rest."""
+        return replace(
+            self,
+            n_judged=min(self.n_judged, max_evals // 8),
+            n_reported=min(self.n_reported, max_evals // 5),
+        )
 
     @classmethod
     def for_dimension(

@@ -55,6 +55,8 @@ class Target:
     heights : bool, default=False
         Whether points are compared by the density of the parameters, without the
         Jacobian, as the maximum a posteriori is.
+    n_evals : int, default=0
+        How many points have been asked for before.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class Target:
         differentiable: bool = True,
         base: str = "parameters",
         heights: bool = False,
+        n_evals: int = 0,
     ) -> None:
         self.potential = potential
         self.coordinates = coordinates
@@ -81,7 +84,8 @@ class Target:
         self.base = base
         self.heights = heights
         self.n_features = coordinates.n_features
-        self._n_evals = self.n_gradients = self.n_nan = 0
+        self._n_evals = n_evals
+        self.n_gradients = self.n_nan = 0
 
     @property
     def n_evals(self) -> int:
