@@ -14,6 +14,8 @@ from numpydoc.validate import ERROR_MSGS, validate
 MODULES = (
     "skmdn",
     "skmdn.bridge",
+    "skmdn.coordinates",
+    "skmdn.covering",
     "skmdn.datasets",
     "skmdn.distribution",
     "skmdn.embeddings",
@@ -24,7 +26,10 @@ MODULES = (
     "skmdn.networks",
     "skmdn.numerics",
     "skmdn.objectives",
+    "skmdn.parameter_space",
     "skmdn.plotting",
+    "skmdn.posterior_density",
+    "skmdn.potentials",
     "skmdn.report",
     "skmdn.special",
     "skmdn.tails",
@@ -33,7 +38,7 @@ MODULES = (
 # What a user calls must document every parameter and result; inside the torch core
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
-FULL |= {"skmdn.plotting"}
+FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

@@ -3,5 +3,11 @@
 from ._version import __version__
 from .gaussian_mixture import MAPGaussianMixture
 from .regression import MixtureDensityRegressor
+from .variational import VariationalPosterior
 
-__all__ = ["MAPGaussianMixture", "MixtureDensityRegressor", "__version__"]
+__all__ = [
+    "MAPGaussianMixture",
+    "MixtureDensityRegressor",
+    "VariationalPosterior",
+    "__version__",
+]

@@ -20,6 +20,8 @@ TORCH_ONLY = {
     "blocks",
     "closed_form",
     "composition",
+    "coordinates",
+    "covering",
     "crps",
     "draws",
     "em",
@@ -177,6 +179,7 @@ def test_every_public_name_is_documented():
         "likelihood",
         "priors",
         "distribution",
+        "posterior_density",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:

@@ -1,0 +1,378 @@
+"""How close does VariationalPosterior come to targets whose draws are known?
+
+Run with one thread:
+
+    OMP_NUM_THREADS=1 python benchmarks/variational.py [folder]
+
+Every target is fitted once with the defaults and once frugally (20 000 evaluations),
+through the public methods, with the seed 0. The columns:
+
+- C2ST: the accuracy of a random forest that tells 2000 draws of q from 2000 exact ones,
+  by 5-fold cross-validation; 0.5 is indistinguishable and its noise is about 0.015.
+  Then the same for ``sample(method="psir")``. SLCP has no exact draws.
+- log_evidence_error: where the evidence is known, and the standard error of the report.
+- efficiency, KL(p || q), and the gap between the evidence and the truncated bound.
+- components; evaluations of the fit; processor seconds; whether the report has doubts.
+
+With the folder of the three tasks of sbibm (files gaussian_linear.npz and so on, keys
+x_i, reference_i; from the published repository sbi-benchmark/sbibm) these are added,
+for the observations 1 to 3 and against the published posterior draws.
+
+Last the coverage check, 20 seeds in 2 and in 10 dimensions: how often a good fit is
+suspected, and how often one is whose minor mode was deleted.
+"""
+
+import argparse
+import math
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import save
+from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import KFold, cross_val_score
+
+from skmdn import VariationalPosterior
+from skmdn.bridge import generator_from
+from skmdn.covering.quality import coverage, fresh_draws
+
+HEADER = [
+    "target",
+    "budget",
+    "c2st",
+    "c2st_psir",
+    "log_evidence_error",
+    "log_evidence_se",
+    "efficiency",
+    "divergence",
+    "gap",
+    "n_components",
+    "n_evals",
+    "seconds",
+    "doubts",
+]
+SMOOTHNESS = np.random.RandomState(3)
+ROTATION = np.linalg.qr(SMOOTHNESS.normal(size=(20, 20)))[0]
+SCALES = np.geomspace(0.03, 3.2, 20)
+CENTER = SMOOTHNESS.normal(size=20)
+CIRCLE = 5.0 * np.stack(
+    [np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], 1
+)
+UNIFORM_X = np.random.RandomState(5).normal(0, 0.6, size=10)
+
+
+def normal(theta, mean, std, weight=1.0):
+    """Return log (weight N(mean, std^2 I)) of rows."""
+    square = (theta - theta.new_tensor(mean)).square().sum(1) / std**2
+    unit = 0.5 * theta.shape[1] * math.log(2.0 * math.pi * std**2)
+    return math.log(weight) - 0.5 * square - unit
+
+
+def mixture(parts):
+    """Return a potential and a sampler of normals (weight, mean, std)."""
+
+    def potential(theta):
+        logs = [normal(theta, mean, std, weight) for weight, mean, std in parts]
+        return torch.logsumexp(torch.stack(logs), 0)
+
+    def sampler(n_draws, rng):
+        weights = [weight for weight, _, _ in parts]
+        chosen = rng.choice(
+            len(parts), size=n_draws, p=np.array(weights) / sum(weights)
+        )
+        means = np.array([mean for _, mean, _ in parts])[chosen]
+        stds = np.array([std for _, _, std in parts])[chosen]
+        return means + stds[:, None] * rng.normal(size=means.shape)
+
+    return potential, sampler
+
+
+def within(sampler, inside):
+    """Return a sampler that rejects draws outside."""
+
+    def kept(n_draws, rng):
+        draws = sampler(50 * n_draws, rng)
+        return draws[inside(draws)][:n_draws]
+
+    return kept
+
+
+def ring(theta):
+    """Radius 3, standard deviation 0.1."""
+    radius = theta.norm(dim=1)
+    unit = math.log(2.0 * math.pi * 0.1 * math.sqrt(2.0 * math.pi))
+    return -0.5 * ((radius - 3.0) / 0.1).square() - radius.log() - unit
+
+
+def ring_draws(n_draws, rng):
+    """Draw from it."""
+    angle = rng.uniform(0.0, 2.0 * np.pi, size=n_draws)
+    radius = 3.0 + 0.1 * rng.normal(size=n_draws)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+def funnel(theta):
+    """Neal's, with the logarithm of a variance first."""
+    v, rest = theta[:, 0], theta[:, 1:]
+    unit = math.log(3.0) + 2.0 * v + 2.5 * math.log(2.0 * math.pi)
+    return -v.square() / 18.0 - 0.5 * rest.square().sum(1) * (-v).exp() - unit
+
+
+def funnel_draws(n_draws, rng):
+    """Draw from it."""
+    v = 3.0 * rng.normal(size=(n_draws, 1))
+    return np.concatenate([v, np.exp(v / 2) * rng.normal(size=(n_draws, 4))], 1)
+
+
+def banana(theta):
+    """Bend a normal along a parabola."""
+    bent = theta[:, 1:] - theta[:, :1].square()
+    return normal(theta[:, :1], [0.0], 1.0) + normal(bent, [0.0], 0.3)
+
+
+def banana_draws(n_draws, rng):
+    """Draw from it."""
+    x = rng.normal(size=(n_draws, 1))
+    return np.concatenate([x, x**2 + 0.3 * rng.normal(size=(n_draws, 1))], 1)
+
+
+def correlated(theta):
+    """Rotate standard deviations from 0.03 to 3.2 in 20 dimensions."""
+    z = (theta - theta.new_tensor(CENTER)) @ theta.new_tensor(ROTATION / SCALES)
+    return normal(z, [0.0] * 20, 1.0) - math.log(SCALES.prod())
+
+
+def correlated_draws(n_draws, rng):
+    """Draw from it."""
+    return CENTER + rng.normal(size=(n_draws, 20)) * SCALES @ ROTATION.T
+
+
+def gamma(theta):
+    """Shape 3, rate 2."""
+    t = theta[:, 0]
+    return 2.0 * t.log() - 2.0 * t + 3.0 * math.log(2.0) - math.log(2.0)
+
+
+def gamma_draws(n_draws, rng):
+    """Draw from it."""
+    return rng.gamma(3.0, 0.5, size=(n_draws, 1))
+
+
+def nan_beyond(potential):
+    """Return a potential that is NaN where the first parameter is above 1/2."""
+    return lambda theta: torch.where(theta[:, 0] > 0.5, torch.nan, potential(theta))
+
+
+def slcp(seed):
+    """Return the potential of a simulated observation of SLCP."""
+    rng = np.random.RandomState(seed)
+    t = rng.uniform(-3.0, 3.0, size=5)
+    a, b, rho = t[2] ** 2, t[3] ** 2, np.tanh(t[4])
+    covariance = np.array([[a**2, rho * a * b], [rho * a * b, b**2]]) + 1e-6 * np.eye(2)
+    x = rng.multivariate_normal(t[:2], covariance, size=4)
+
+    def potential(theta):
+        first, second = theta[:, 2].square(), theta[:, 3].square()
+        cross = theta[:, 4].tanh() * first * second
+        a, b = first.square() + 1e-6, second.square() + 1e-6
+        det = a * b - cross.square()
+        gap = theta.new_tensor(x) - theta[:, None, :2]
+        u, v = gap[..., 0], gap[..., 1]
+        form = b[:, None] * u**2 - 2.0 * cross[:, None] * u * v + a[:, None] * v**2
+        return (
+            -0.5 * form.sum(1) / det - 2.0 * det.log() - 4.0 * math.log(2.0 * math.pi)
+        )
+
+    return potential
+
+
+def truncated(means, std, low, high):
+    """Return the log mass of independent normals between the ends."""
+    law = stats.norm(np.array(means), std)
+    return float(np.log(law.cdf(high) - law.cdf(low)).sum())
+
+
+def targets():
+    """Yield name, potential, prior, sampler or None, and log evidence or None."""
+    wide, unit = [stats.norm(0, 5)], [(-1, 1)]
+    circle = mixture([(0.125, center.tolist(), 0.3) for center in CIRCLE])
+    yield "8 modes", circle[0], [(-10, 10)] * 2, circle[1], 0.0
+    for n_features, prior in ((2, [(-15, 15)] * 2), (10, wide * 10)):
+        parts = [(0.9, [-3.0] * n_features, 1.0), (0.1, [3.0] * n_features, 0.5)]
+        yield f"0.9 and 0.1, {n_features}-d", *_with_prior(mixture(parts), prior), 0.0
+    hard = mixture([(0.7, [-4.0, -4.0], 0.5), (0.3, [5.0, 6.0], 0.05)])
+    yield "narrow and wide, 2-d", *_with_prior(hard, [(-15, 15)] * 2), 0.0
+    needle = mixture([(0.7, [-3.0] * 5, 1.0), (0.3, [4.0] * 5, 0.2)])
+    yield "needle, 5-d", *_with_prior(needle, wide * 5), 0.0
+    yield "ring", ring, [(-10, 10)] * 2, ring_draws, 0.0
+    yield "funnel, 5-d", funnel, [stats.norm(0, 10)] * 5, funnel_draws, 0.0
+    yield "banana", banana, wide * 2, banana_draws, 0.0
+    yield "correlated, 20-d", correlated, wide * 20, correlated_draws, 0.0
+    yield "gamma, half-line", gamma, [(0, math.inf)], gamma_draws, 0.0
+    mean = [0.3, -0.5, 0.9, -0.2, 0.6]
+    tiny = mixture([(1.0, mean, 0.04)])
+    inside = within(tiny[1], lambda draws: (np.abs(draws) < 1).all(1))
+    yield "tiny, 5-d", tiny[0], unit * 5, inside, truncated(mean, 0.04, -1, 1)
+    for n_features in (2, 5):
+        mean = np.linspace(-0.3, 0.3, n_features).tolist()
+        smooth = mixture([(1.0, mean, 0.4)])
+        high = np.array([0.5] + [1.0] * (n_features - 1))
+        inside = within(smooth[1], lambda d, h=high: ((d > -1) & (d < h)).all(1))
+        known = truncated(mean, 0.4, -1.0, high)
+        yield (
+            f"NaN, {n_features}-d",
+            nan_beyond(smooth[0]),
+            unit * n_features,
+            inside,
+            known,
+        )
+    uniform = mixture([(1.0, UNIFORM_X.tolist(), math.sqrt(0.1))])
+    known = truncated(UNIFORM_X, math.sqrt(0.1), -1.0, 1.0)
+    rows = _truncated_draws(UNIFORM_X, math.sqrt(0.1))
+    yield "linear, uniform prior, 10-d", uniform[0], unit * 10, rows, known
+    for seed in (1, 2, 3, 4):
+        yield f"slcp, simulation {seed}", slcp(seed), [(-3, 3)] * 5, None, None
+
+
+def _with_prior(pair, prior):
+    return pair[0], prior, pair[1]
+
+
+def _truncated_draws(mean, std):
+    law = stats.truncnorm((-1 - mean) / std, (1 - mean) / std, mean, std)
+    return lambda n_draws, rng: law.rvs(size=(n_draws, len(mean)), random_state=rng)
+
+
+def sbi_tasks(folder):
+    """Yield the tasks of sbibm with their published draws."""
+    for name, potential, prior in (
+        ("two_moons", two_moons, [(-1, 1)] * 2),
+        ("gaussian_mixture", gaussian_mixture, [(-10, 10)] * 2),
+        ("gaussian_linear", gaussian_linear, [stats.norm(0, math.sqrt(0.1))] * 10),
+    ):
+        data = np.load(folder / f"{name}.npz")
+        for i in (1, 2, 3):
+            reference, x = data[f"reference_{i}"], data[f"x_{i}"][0]
+
+            def chosen(n_draws, rng, reference=reference):
+                return reference[rng.permutation(len(reference))[:n_draws]]
+
+            yield f"{name} {i}", potential(x), prior, chosen, None
+
+
+def two_moons(x):
+    """Return the potential, -inf on half of each moon's circle."""
+
+    def potential(theta):
+        first, second = theta.unbind(1)
+        u = x[0] + (first + second).abs() / math.sqrt(2.0) - 0.25
+        v = x[1] + (first - second) / math.sqrt(2.0)
+        radius = torch.hypot(u, v)
+        log_p = -0.5 * ((radius - 0.1) / 0.01).square() - radius.log()
+        return torch.where(u > 0, log_p, -torch.inf)
+
+    return potential
+
+
+def gaussian_mixture(x):
+    """Return the potential of a wide and a narrow component at the same place."""
+    return mixture([(0.5, x.tolist(), 1.0), (0.5, x.tolist(), 0.1)])[0]
+
+
+def gaussian_linear(x):
+    """Return the potential of a normal prior and normal noise."""
+    std, zero = math.sqrt(0.1), [0.0] * 10
+    return lambda theta: normal(theta, x.tolist(), std) + normal(theta, zero, std)
+
+
+def c2st(draws, reference):
+    """Return how well a random forest tells draws from others."""
+    mean, std = reference.mean(0), reference.std(0)
+    rows = np.concatenate([(draws - mean) / std, (reference - mean) / std])
+    labels = np.repeat([0, 1], [len(draws), len(reference)])
+    folds = KFold(5, shuffle=True, random_state=1)
+    forest = RandomForestClassifier(random_state=1)
+    return cross_val_score(forest, rows, labels, cv=folds).mean()
+
+
+def measure(name, potential, prior, sampler, known, budget):
+    """Return a row of the table."""
+    estimator = VariationalPosterior(potential, prior, random_state=0)
+    estimator.set_params(max_potential_evals=budget)
+    start = time.process_time()
+    with warnings.catch_warnings(record=True):
+        estimator.fit()
+    seconds = time.process_time() - start
+    n_evals, report = estimator.n_potential_evals_, estimator.report_
+    scores = ["", ""]
+    if sampler is not None:
+        reference = sampler(2000, np.random.RandomState(7))
+        for i, method in enumerate(("q", "psir")):
+            draws = estimator.sample(2000, method=method, random_state=1)
+            scores[i] = f"{c2st(draws, reference):.3f}"
+    error = "" if known is None else f"{report.log_evidence - known:.4f}"
+    row = [
+        name,
+        budget,
+        *scores,
+        error,
+        f"{report.log_evidence_se:.4f}",
+        f"{report.efficiency:.3f}",
+        f"{report.divergence:.4f}",
+        f"{report.log_evidence - report.truncated_elbo:.4f}",
+        estimator.posterior_.n_components,
+        n_evals,
+        f"{seconds:.2f}",
+        len(report.doubts),
+    ]
+    print(*row, sep="  ", flush=True)
+    return row
+
+
+def coverage_counts(n_features, prior, n_seeds=20):
+    """Return how often a good fit and one with a deleted mode are suspected."""
+    parts = [(0.9, [-3.0] * n_features, 1.0), (0.1, [3.0] * n_features, 0.5)]
+    potential, _ = mixture(parts)
+    good, deleted, weights = 0, 0, []
+    for seed in range(n_seeds):
+        estimator = VariationalPosterior(potential, prior, random_state=seed).fit()
+        good += estimator.report_.suspicious
+        fit = estimator._fits[0]
+        major = estimator.posterior_.means[:, 0] < 0.0
+        weights.append(estimator.posterior_.weights[~major].sum())
+        normals = fit.covering.normals.choose(torch.from_numpy(major).nonzero()[:, 0])
+        generator = generator_from(seed)
+        u, log_p = fresh_draws(fit.problem.target(2000), normals, 2000, generator)
+        deleted += coverage(normals, u, log_p, fit.covering.batches).suspicious
+    spread = f"{np.mean(weights):.4f}", f"{np.std(weights):.4f}"
+    row = [n_features, n_seeds, *spread, good, deleted]
+    print(*row, sep="  ", flush=True)
+    return row
+
+
+def main():
+    """Run all of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="the tasks of sbibm")
+    folder = parser.parse_args().folder
+    problems = list(targets()) + (list(sbi_tasks(folder)) if folder else [])
+    rows = [measure(*p, budget) for p in problems for budget in (400_000, 20_000)]
+    save("variational", HEADER, rows)
+    header = [
+        "n_features",
+        "n_seeds",
+        "minor_weight",
+        "its_std",
+        "suspected",
+        "deleted",
+    ]
+    wide = [stats.norm(0, 5)] * 10
+    counts = [coverage_counts(2, [(-15, 15)] * 2), coverage_counts(10, wide)]
+    save("variational_coverage", header, counts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The mode hunt: climbs from the best prior draws, and what they have found."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .climb import Summits, climb, negative_hessians
+from .normals import Normals
+from .pool import Batch
+from .settings import Settings
+from .target import Density
+
+__all__ = ["hunt", "local_maxima"]
+
+_MAX_ITER = 40
+_CANDIDATES = 1_000
+_ROWS = 500
+# A summit counts if p exceeds Z q there by this factor ...
+_EXCESS = math.log(3.0)
+# ... and a normal around it has this share of the evidence.
+_MASS = math.log(1e-3)
+_MAX_SUMMITS = 40
+
+
+def local_maxima(u: Tensor, log_p: Tensor, n_starts: int) -> Tensor:
+    """Return the best of the points that are higher than all their neighbours.
+
+    The points are draws of N(0, I). Only those are looked at whose next higher point
+    is far away for how dense the draws are there.
+    """
+    n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
+    order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
+    gaps = (
+        _gaps_to_higher(u[order].float())
+        * (-u[order].square().sum(1) / (2 * u.shape[1])).exp()
+    )
+    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
+    found = []
+    for rows in likely.split(250):
+        near = torch.cdist(u[rows], u).topk(n_neighbours + 1, largest=False).indices
+        found.append(rows[log_p[rows] >= log_p[near].amax(1)])
+    maxima = torch.cat(found)
+    return u[maxima[:n_starts]]
+
+
+def _gaps_to_higher(u: Tensor) -> Tensor:
+    """Return each point's squared distance to the nearest of those before it."""
+    norms = u.square().sum(1)
+    gaps = torch.full_like(norms, torch.inf)
+    for first in range(0, len(u), _ROWS):
+        rows = slice(first, first + _ROWS)
+        before = slice(0, first + _ROWS)
+        square = torch.addmm(norms[before], u[rows], u[before].mT, alpha=-2.0)
+        # The block's own points count only where they come earlier.
+        square[:, first:].masked_fill_(
+            torch.ones_like(square[:, first:], dtype=torch.bool).triu_(), torch.inf
+        )
+        gaps[rows] = square.amin(1) + norms[rows]
+    return gaps.clamp_min(0.0).sqrt()
+
+
+def hunt(
+    target: Density,
+    prior: Batch,
+    normals: Normals,
+    log_evidence: float,
+    settings: Settings,
+    max_evals: int,
+) -> Normals:
+    """Return the mixture with a component on every summit that it has missed.
+
+    Parameters
+    ----------
+    target : Density
+        With gradients.
+    prior : Batch
+        Draws from the prior, where climbs begin.
+    normals : Normals
+        The mixture so far.
+    log_evidence : float
+        Its estimate of log Z.
+    settings : Settings
+        The number of starts.
+    max_evals : int
+        What may be spent.
+    """
+    last = target.n_evals + min(max_evals, target.left)
+    starts = local_maxima(prior.u, prior.log_p, settings.n_starts)
+    if not len(starts):
+        return normals
+    summits = climb(target, starts, _MAX_ITER, last - target.n_evals)
+    u, log_p = _missed(summits, normals, log_evidence)
+    affordable = (last - target.n_evals) // (2 * target.n_features)
+    u, log_p = u[:affordable], log_p[:affordable]
+    if not len(u):
+        return normals
+    values, vectors = torch.linalg.eigh(negative_hessians(target, u))
+    # The prior has curvature 1 here: the target has not much less.
+    values = values.abs().clamp_min(1.0)
+    log_det = values.log().sum(1)
+    log_mass = log_p + 0.5 * (u.shape[1] * math.log(2.0 * math.pi) - log_det)
+    log_mass = log_mass - log_evidence
+    roots = torch.linalg.cholesky((vectors / values.unsqueeze(1)) @ vectors.mT)
+    for i in (log_mass > _MASS).nonzero().flatten().tolist():
+        if _excess(normals, u[i], log_p[i], log_evidence):
+            mass = math.exp(min(float(log_mass[i]), 0.0))
+            zero = torch.zeros(1, dtype=u.dtype)
+            summit = Normals(zero, u[i : i + 1], roots[i : i + 1])
+            normals = normals.joined(summit, mass / (1.0 + mass))
+    return normals
+
+
+def _excess(normals: Normals, u: Tensor, log_p: Tensor, log_evidence: float) -> bool:
+    """Tell whether the mixture still falls short, now with other summits."""
+    log_q = normals.log_prob(u.unsqueeze(0))
+    return bool(log_p - log_evidence - log_q > _EXCESS)
+
+
+def _missed(
+    summits: Summits, normals: Normals, log_evidence: float
+) -> tuple[Tensor, Tensor]:
+    """Return distinct summits, the highest first, where the mixture falls short."""
+    order = summits.log_p.argsort(descending=True)
+    u, log_p = summits.u[order], summits.log_p[order]
+    excess = log_p - log_evidence - normals.log_prob(u)
+    rows = ((excess > _EXCESS) & log_p.isfinite()).nonzero().squeeze(1)
+    kept: list[int] = []
+    for i in rows.tolist():
+        gaps = (u[kept] - u[i]).norm(dim=1) if kept else torch.ones(1)
+        if bool((gaps > 1e-3).all()):
+            kept.append(i)
+    return u[kept[:_MAX_SUMMITS]], log_p[kept[:_MAX_SUMMITS]]

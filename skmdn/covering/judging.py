@@ -1,0 +1,84 @@
+"""Candidates judged on one shared sample."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .normals import Normals, features
+from .pool import Proposal, log_mean, normalized
+from .target import Density
+
+__all__ = ["TRUNCATION", "divergence", "judged", "reweighted"]
+
+_EM_STEPS = 10
+# Draws with p < Z q exp(-10) are cut off before a reverse divergence is taken.
+TRUNCATION = 10.0
+
+
+def divergence(log_w: Tensor, log_ratio: Tensor) -> float:
+    r"""Estimate KL(p || q) from weighted draws.
+
+    .. math:: \sum_i \bar w_i \log \frac{p(u_i)}{q(u_i)} - \log Z
+
+    Parameters
+    ----------
+    log_w : Tensor of shape (n_draws,)
+        Log importance weights of the draws.
+    log_ratio : Tensor of shape (n_draws,)
+        log p - log q at the draws.
+    """
+    weights = normalized(log_w)
+    log_evidence = float(torch.logsumexp(log_w, 0)) - math.log(len(log_w))
+    seen = weights > 0
+    return float(weights[seen] @ log_ratio[seen]) - log_evidence
+
+
+def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:
+    """Return the components with the weights that EM finds for them."""
+    joint = phi @ normals.coefficients() - normals.log_weights
+    log_weights = normals.log_weights
+    for _ in range(_EM_STEPS):
+        resp = torch.softmax(joint + log_weights, 1)
+        log_weights = (weights @ resp).clamp_min(1e-300).log()
+    kept = (log_weights > math.log(1e-6)).nonzero().squeeze(1)
+    return normals.with_weights(log_weights).choose(kept)
+
+
+def judged(
+    target: Density,
+    candidates: list[Normals],
+    n_draws: int,
+    generator: torch.Generator,
+) -> tuple[Normals, list[float]]:
+    """Return the best candidate, and the scores of all (smaller is better).
+
+    All are judged on the same draws, an equal share from each, with the mixture of
+    all proposals in the denominators.
+    """
+    proposals = [Proposal(q, share=1.0 / 3.0) for q in candidates]
+    n_each = min(n_draws, target.left) // len(candidates)
+    u = torch.cat([q.draw(n_each, generator) for q in proposals])
+    phi, log_p = features(u), target.log_prob(u)
+    logs = torch.stack([q.log_prob(u, phi) for q in proposals])
+    log_mix = torch.logsumexp(logs, 0) - math.log(len(candidates))
+    log_w = log_p - log_mix
+    if not bool(log_w.isfinite().any()):
+        return candidates[0], [math.inf] * len(candidates)
+    scores = [_score(log_p, q.log_prob(u, phi), log_w, log_mix) for q in candidates]
+    return candidates[min(range(len(scores)), key=scores.__getitem__)], scores
+
+
+def _score(log_p: Tensor, log_q: Tensor, log_w: Tensor, log_mix: Tensor) -> float:
+    """Return both divergences minus a quarter of the logarithm of the efficiency."""
+    log_evidence = log_mean(log_w)
+    ratio = log_p - log_q - log_evidence
+    forward = divergence(log_w, log_p - log_q)
+    kept = ratio > -TRUNCATION
+    share = normalized(log_q - log_mix)
+    reverse = -float((share[kept] * ratio[kept]).sum() / share[kept].sum())
+    # E_q[w^2] / Z^2 = E_p[p / q] / Z.
+    log_inverse_efficiency = float(
+        torch.logsumexp(torch.log_softmax(log_w, 0) + ratio, 0)
+    )
+    return forward + reverse + 0.25 * log_inverse_efficiency

@@ -1,0 +1,166 @@
+"""How good a mixture is, and whether it has lost what the annealing saw."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .judging import TRUNCATION, divergence
+from .normals import Normals, features
+from .pool import Batch, effective_size, log_mean, normalized
+from .target import Density
+
+__all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "measure"]
+
+_MISSED = math.log(20.0)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The evidence with and without the draws of the annealing.
+
+    Attributes
+    ----------
+    log_evidence, log_evidence_se : float
+        From draws of q alone, and its standard error.
+    log_evidence_defensive, log_evidence_defensive_se : float
+        From draws of q and of all proposals of the annealing.
+    missed : float
+        The share of the target where p exceeds Z q more than twenty times.
+    """
+
+    log_evidence: float
+    log_evidence_se: float
+    log_evidence_defensive: float
+    log_evidence_defensive_se: float
+    missed: float
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether something seems to be missing."""
+        gap = self.log_evidence_defensive - self.log_evidence
+        se = math.hypot(self.log_evidence_se, self.log_evidence_defensive_se)
+        return (gap > 3.0 * se and gap > 0.02) or self.missed > 0.02
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What fresh draws of q say.
+
+    Attributes
+    ----------
+    log_weights : Tensor of shape (n_draws,)
+        log p - log q at the draws.
+    efficiency : float
+        The effective share of the draws.
+    log_evidence, log_evidence_se : float
+        The logarithm of the mean weight and its standard error.
+    elbo : float
+        The mean log weight, a lower bound of the evidence; -inf if q has a draw where
+        p = 0.
+    truncated_elbo : float
+        The bound for q without draws of p < Z q exp(-10).
+    cut : float
+        The share of such draws.
+    impossible : float
+        The share of draws where p = 0.
+    divergence : float
+        An estimate of KL(p || q).
+    proportionality : float
+        How much of the variance of p, at draws of q, a multiple of q explains.
+    """
+
+    log_weights: Tensor
+    efficiency: float
+    log_evidence: float
+    log_evidence_se: float
+    elbo: float
+    truncated_elbo: float
+    cut: float
+    impossible: float
+    divergence: float
+    proportionality: float
+
+
+def measure(normals: Normals, u: Tensor, log_p: Tensor) -> Quality:
+    """Report on a mixture by draws of its own."""
+    log_q = normals.log_prob(u)
+    log_w = log_p - log_q
+    size, log_evidence = effective_size(log_w), log_mean(log_w)
+    kept = log_w > log_evidence - TRUNCATION
+    cut = 1.0 - float(kept.double().mean())
+    # Without the cut draws q is larger by 1 / (1 - cut).
+    truncated = float(log_w[kept].mean()) + math.log1p(-cut) if size else -math.inf
+    return Quality(
+        log_w,
+        size / len(log_w),
+        log_evidence,
+        _standard_error(log_w),
+        float(log_w.mean()),
+        truncated,
+        cut,
+        float((log_w == -torch.inf).double().mean()),
+        divergence(log_w, log_w) if size else math.inf,
+        _proportionality(log_p, log_q),
+    )
+
+
+def _proportionality(log_p: Tensor, log_q: Tensor) -> float:
+    """Return R^2 of the regression of p on q through the origin."""
+    p, q = (log_p - log_p.max()).exp(), (log_q - log_q.max()).exp()
+    rest = p - q * (p @ q) / (q @ q)
+    total = (p - p.mean()).square().sum()
+    return 1.0 - float(rest.square().sum() / total) if total > 0 else math.nan
+
+
+def coverage(
+    normals: Normals, u: Tensor, log_p: Tensor, batches: list[Batch]
+) -> Coverage:
+    """Compare the evidence under q with that under q and all of the annealing.
+
+    Parameters
+    ----------
+    normals : Normals
+        The mixture q.
+    u, log_p : Tensor
+        Draws of q and their log densities.
+    batches : list of Batch
+        Those of the annealing, which saw the whole prior.
+    """
+    points = torch.cat([u, *[b.u for b in batches]])
+    heights = torch.cat([log_p, *[b.log_p for b in batches]])
+    phi = features(points)
+    total = float(len(points))
+    log_q = normals.log_prob(points, phi)
+    logs = [log_q + math.log(len(u) / total)]
+    for batch in batches:
+        log_share = math.log(len(batch) / total)
+        logs.append(batch.proposal.log_prob(points, phi) + log_share)
+    log_w = heights - torch.logsumexp(torch.stack(logs), 0)
+    own = log_p - log_q[: len(u)]
+    log_evidence = log_mean(log_w)
+    far = heights - log_q - log_evidence > _MISSED
+    return Coverage(
+        log_mean(own),
+        _standard_error(own),
+        log_evidence,
+        _standard_error(log_w),
+        float(normalized(log_w)[far].sum()),
+    )
+
+
+def _standard_error(log_w: Tensor) -> float:
+    """Return that of the logarithm of the mean weight."""
+    size = effective_size(log_w)
+    if not size:
+        return math.inf
+    return math.sqrt(max(1.0 / size - 1.0 / len(log_w), 0.0))
+
+
+def fresh_draws(
+    target: Density, normals: Normals, n_draws: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return independent draws of q and their log densities."""
+    u, _ = normals.draw(min(n_draws, target.left), generator)
+    return u, target.log_prob(u)

@@ -1,0 +1,206 @@
+"""Priors as users write them, and the coordinates in which they are standard normal."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributions as torch_distributions
+
+from .bridge import to_numpy, to_tensor
+from .coordinates import Coordinates
+
+__all__ = ["ParameterSpace"]
+
+_LEVELS = (0.15865525393145707, 0.5, 0.8413447460685429)
+# A half-line without a distribution: this standard deviation of the logarithm.
+_LOG_SPREAD = 1.5
+_EXACT = ("uniform", "norm", "lognorm")
+_HELP = (
+    "give a sequence with one entry for each parameter, each a frozen distribution of "
+    "scipy.stats or a pair (low, high); or a joint distribution, "
+    "scipy.stats.multivariate_normal or one of torch.distributions"
+)
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """What a prior says about the parameters.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+        In which the prior is about standard normal.
+    exact : bool
+        Whether it is so exactly.
+    log_prob : callable or None
+        The prior's log density of a tensor of points.
+    differentiable : bool
+        Whether gradients flow through ``log_prob``.
+    """
+
+    coordinates: Coordinates
+    exact: bool
+    log_prob: Callable[[Tensor], Tensor] | None
+    differentiable: bool
+
+    @classmethod
+    def parse(cls, prior: Any) -> "ParameterSpace":
+        """Understand a prior.
+
+        Parameters
+        ----------
+        prior : sequence or distribution
+            A sequence with one entry per parameter, each a frozen univariate
+            distribution of scipy or a pair (low, high); or a frozen multivariate
+            normal of scipy; or a distribution of torch.
+
+        Raises
+        ------
+        TypeError
+            If it is none of these.
+        ValueError
+            If it describes no distribution that can be used.
+        """
+        if isinstance(prior, torch_distributions.Distribution):
+            return _from_torch(prior)
+        if hasattr(prior, "cov_object") or type(prior).__name__.startswith(
+            "multivariate_normal"
+        ):
+            mean = np.atleast_1d(np.asarray(prior.mean, dtype=np.float64))
+            return _normal(to_tensor(mean), to_tensor(np.atleast_2d(prior.cov)))
+        if hasattr(prior, "ppf"):
+            return _independent([prior])
+        if isinstance(prior, Sequence | np.ndarray) and not isinstance(prior, str):
+            return _independent(list(prior))
+        raise TypeError(f"prior={prior!r} is not understood: {_HELP}.")
+
+    @property
+    def n_features(self) -> int:
+        """The number of parameters."""
+        return self.coordinates.n_features
+
+
+def _normal(mean: Tensor, covariance: Tensor) -> ParameterSpace:
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if bool(failed):
+        raise ValueError("The prior's covariance has to be positive definite.")
+    end = torch.full_like(mean, math.inf)
+    return ParameterSpace(Coordinates(-end, end, mean, root), True, None, True)
+
+
+def _independent(entries: list[Any]) -> ParameterSpace:
+    """Put parameters side by side."""
+    if not entries:
+        raise ValueError("prior is empty: name at least one parameter.")
+    ends, quantiles, exact = [], [], True
+    for entry in entries:
+        if hasattr(entry, "ppf") and hasattr(entry, "support"):
+            ends.append([float(end) for end in entry.support()])
+            quantiles.append(np.asarray(entry.ppf(_LEVELS), dtype=np.float64))
+            exact &= getattr(getattr(entry, "dist", None), "name", "") in _EXACT
+        else:
+            low, high, levels = _bounds(entry)
+            ends.append([low, high])
+            quantiles.append(levels)
+            exact &= math.isfinite(high - low)
+    table = to_tensor(np.stack(quantiles, axis=1))
+    if not bool(table.isfinite().all()):
+        raise ValueError("prior has quantiles that are not finite.")
+    low_ends, high_ends = to_tensor(ends).unbind(1)
+    coordinates = Coordinates.from_quantiles(low_ends, high_ends, table)
+    known = all(hasattr(entry, "logpdf") for entry in entries)
+    log_prob = _ScipyLogProb(entries) if known else None
+    return ParameterSpace(coordinates, exact, log_prob, False)
+
+
+class _ScipyLogProb:
+    """The sum of the log densities of independent distributions of scipy."""
+
+    def __init__(self, entries: list[Any]) -> None:
+        self.entries = entries
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        columns = to_numpy(theta).T
+        parts = [
+            entry.logpdf(column)
+            for entry, column in zip(self.entries, columns, strict=True)
+        ]
+        return to_tensor(np.sum(parts, axis=0))
+
+
+def _bounds(pair: Any) -> tuple[float, float, np.ndarray]:
+    """Return the ends of a pair and the quantiles of the law that stands for it."""
+    try:
+        low, high = (float(end) for end in pair)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"The entry {pair!r} of prior: {_HELP}.") from error
+    if not low < high:
+        raise ValueError(f"The bounds {pair!r} of prior need low < high.")
+    if math.isinf(low) and math.isinf(high):
+        raise ValueError(
+            "A parameter without bounds needs a distribution, such as "
+            "scipy.stats.norm(0, 10): the search has to begin somewhere."
+        )
+    if math.isfinite(high - low):
+        return low, high, low + np.array(_LEVELS) * (high - low)
+    steps = np.exp(_LOG_SPREAD * np.array([-1.0, 0.0, 1.0]))
+    return low, high, low + steps if math.isfinite(low) else high - steps[::-1]
+
+
+def _from_torch(prior: torch_distributions.Distribution) -> ParameterSpace:
+    """Read the ends and quantiles of a distribution of torch."""
+    base: Any = prior
+    while isinstance(base, torch_distributions.Independent):
+        base = base.base_dist
+    if isinstance(base, torch_distributions.MultivariateNormal):
+        return _normal(base.mean.double(), base.covariance_matrix.double())
+    n_features = math.prod([*prior.batch_shape, *prior.event_shape])
+    low, high = _torch_support(base, n_features)
+    kinds = torch_distributions.Uniform | torch_distributions.Normal
+    exact = isinstance(base, kinds | torch_distributions.LogNormal)
+    coordinates = _torch_coordinates(base, low, high)
+
+    def log_prob(theta: Tensor) -> Tensor:
+        values = base.log_prob(theta.reshape(-1, *base.batch_shape, *base.event_shape))
+        return values.double().reshape(len(theta), -1).sum(1)
+
+    return ParameterSpace(coordinates, exact, log_prob, True)
+
+
+def _torch_support(base: Any, n_features: int) -> tuple[Tensor, Tensor]:
+    """Return the ends of the parameters."""
+    kind = base.support
+    while hasattr(kind, "base_constraint"):
+        kind = kind.base_constraint
+    if getattr(kind, "is_discrete", False) or base.event_shape:
+        raise ValueError(f"prior={base!r} cannot be used: {_HELP}.")
+    low = getattr(kind, "lower_bound", -math.inf)
+    high = getattr(kind, "upper_bound", math.inf)
+    shape = torch.zeros(base.batch_shape or (1,), dtype=torch.float64)
+    return (shape + low).reshape(n_features), (shape + high).reshape(n_features)
+
+
+def _torch_coordinates(base: Any, low: Tensor, high: Tensor) -> Coordinates:
+    levels = low.new_tensor(_LEVELS).reshape(3, *(1 for _ in base.batch_shape))
+    try:
+        table = base.icdf(levels.expand(3, *base.batch_shape)).double()
+    except NotImplementedError:
+        return _from_moments(base, low, high)
+    return Coordinates.from_quantiles(low, high, table.reshape(3, -1))
+
+
+def _from_moments(base: Any, low: Tensor, high: Tensor) -> Coordinates:
+    """Match mean and standard deviation, to first order through the links."""
+    links = Coordinates.standard(low, high)
+    mean = base.mean.double().reshape(-1)
+    std = base.stddev.double().reshape(-1)
+    middle = links.inverse(mean)
+    slope = (links.link(middle + 1e-6) - links.link(middle - 1e-6)) / 2e-6
+    spread = std / slope
+    if not bool((middle.isfinite() & spread.isfinite()).all()):
+        raise ValueError(f"prior={base!r} has no moments: {_HELP}.")
+    return Coordinates(low, high, middle, torch.diag(spread))
