@@ -94,6 +94,11 @@ class Composition:
         """Whether all families allow a change of sign."""
         return all(family.mirrors for family in self.families)
 
+    @property
+    def positive(self) -> bool:
+        """Whether no family allows -1, as scikit-learn asks its loss functions."""
+        return not bool(self.contains(torch.full((1, 1), -1.0)).any())
+
     def in_units(self, scale: Sequence[float], shift: Sequence[float]) -> "Composition":
         """Return the families of ``(y - shift) / scale``."""
         families = tuple(family.in_units(scale, shift) for family in self.families)

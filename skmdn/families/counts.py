@@ -1,5 +1,6 @@
 """Components of counts: masses at 0, 1, 2, ..."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,13 +30,15 @@ _MAX_STEPS = 64
 
 
 def _mean_link(raw: Tensor) -> Tensor:
-    """Return a positive mean."""
-    return _LEAST_MEAN + torch.nn.functional.softplus(raw)
+    """Return the exponential: a network sees the size of counts by its logarithm."""
+    # So far off infinity that slopes do not overflow
+    most = 0.25 * math.log(torch.finfo(raw.dtype).max)
+    return _LEAST_MEAN + raw.clamp_max(most).exp()
 
 
 def _inverse_mean_link(mean: Tensor) -> Tensor:
     """Return the unconstrained number of a mean, which does not start too near 0."""
-    return inverse_softplus(mean.clamp_min(_START_MEAN) - _LEAST_MEAN)
+    return (mean.clamp_min(_START_MEAN) - _LEAST_MEAN).log()
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ class Poisson(Unbounded):
     event_ranks: ClassVar[dict[str, int]] = {"rate": 1}
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Apply softplus; ``min_scale`` is for families with a scale."""
+        """Apply the exponential; ``min_scale`` is for families with a scale."""
         return {"rate": _mean_link(raw["rate"])}
 
     def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
@@ -286,7 +289,7 @@ class NegativeBinomial(Unbounded):
     event_ranks: ClassVar[dict[str, int]] = {"mean": 1, "concentration": 1}
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Apply softplus to mean and width; ``min_scale`` is for others."""
+        """Apply the exponential and softplus; ``min_scale`` is for others."""
         width = _LEAST_WIDTH + torch.nn.functional.softplus(raw["width"])
         return {
             "mean": _mean_link(raw["mean"]),
