@@ -16,9 +16,10 @@ from .base import IndependentFamily, Params, inverse_softplus
 
 __all__ = ["Bernoulli", "NegativeBinomial", "Poisson"]
 
-# Means and widths stay above these. A width of 1e-8 cannot be told from one of 0,
-# the Poisson limit, by counts below 1e8.
+# Means stay between these, where the tails are exact. A width of 1e-8, the least,
+# cannot be told from one of 0, the Poisson limit, by counts below 1e8.
 _LEAST_MEAN = 1e-8
+_MOST_MEAN = 1e12
 _LEAST_WIDTH = 1e-8
 # Where components start at the outermost: the links are flat beyond.
 _START_MEAN = 1e-3
@@ -31,9 +32,7 @@ _MAX_STEPS = 64
 
 def _mean_link(raw: Tensor) -> Tensor:
     """Return the exponential: a network sees the size of counts by its logarithm."""
-    # So far off infinity that slopes do not overflow
-    most = 0.25 * math.log(torch.finfo(raw.dtype).max)
-    return _LEAST_MEAN + raw.clamp_max(most).exp()
+    return _LEAST_MEAN + raw.clamp_max(math.log(_MOST_MEAN)).exp()
 
 
 def _inverse_mean_link(mean: Tensor) -> Tensor:
