@@ -1,5 +1,6 @@
 """What a mixture is made of: families, how many components each, in which order."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,15 @@ class Composition:
     def parts(self) -> list[tuple[Family, int]]:
         """The families with their numbers of components."""
         return [(f, len(p)) for f, p in zip(self.families, self.places, strict=True)]
+
+    @property
+    def point_masses(self) -> list[tuple[Family, list[int]]]:
+        """The families of which a network has nothing to learn, with their places."""
+        return [
+            (family, list(places))
+            for family, places in zip(self.families, self.places, strict=True)
+            if not any(map(math.prod, family.raw_shapes(1, 1).values()))
+        ]
 
     @property
     def units(self) -> str:
