@@ -62,16 +62,6 @@ class Counts(IndependentFamily):
         """Return the parameters: ``scale`` is 1 and ``shift`` is 0 for counts."""
         return params
 
-    def widen(self, params: Params, factor: Tensor) -> Params:
-        """Return the parameters, only shaped with the factor.
-
-        The points of the support cannot move apart.
-        """
-        return {
-            name: torch.broadcast_tensors(value, factor)[0]
-            for name, value in params.items()
-        }
-
     def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
         """Return log P(low <= Y <= high): the tails begin between the integers."""
         return self._log_interval(params, low.ceil() - 0.5, high)[0]
