@@ -1,12 +1,15 @@
 PYTHON ?= python
 
-.PHONY: demo test lint doc bench
+.PHONY: demo test test-all lint doc bench
 
 demo:  ## The main job on the bundled data
 	$(PYTHON) -m skmdn
 
 test:  ## The default suite, with the doctests of the package
 	$(PYTHON) -m pytest
+
+test-all:  ## The same with the slow tests: every family through all checks
+	$(PYTHON) -m pytest -m ""
 
 lint:  ## Style, types, docstrings and layers
 	$(PYTHON) -m ruff check .

@@ -1,5 +1,6 @@
 """What a mixture is made of: families, how many components each, in which order."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,15 @@ class Composition:
         return [(f, len(p)) for f, p in zip(self.families, self.places, strict=True)]
 
     @property
+    def point_masses(self) -> list[tuple[Family, list[int]]]:
+        """The families of which a network has nothing to learn, with their places."""
+        return [
+            (family, list(places))
+            for family, places in zip(self.families, self.places, strict=True)
+            if not any(map(math.prod, family.raw_shapes(1, 1).values()))
+        ]
+
+    @property
     def units(self) -> str:
         """Which changes of units all families allow."""
         kinds = {family.units for family in self.families}
@@ -93,6 +103,11 @@ class Composition:
     def mirrors(self) -> bool:
         """Whether all families allow a change of sign."""
         return all(family.mirrors for family in self.families)
+
+    @property
+    def positive(self) -> bool:
+        """Whether no family allows -1, as scikit-learn asks its loss functions."""
+        return not bool(self.contains(torch.full((1, 1), -1.0)).any())
 
     def in_units(self, scale: Sequence[float], shift: Sequence[float]) -> "Composition":
         """Return the families of ``(y - shift) / scale``."""

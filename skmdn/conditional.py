@@ -116,6 +116,16 @@ class ConditionalMixture(
     and how a trained module answers.
     """
 
+    def _needs_positive_targets(self):
+        """Tell whether no component allows -1; tags are read before parameters are.
+
+        Parameters that cannot be used are refused by fit, not here.
+        """
+        try:
+            return Composition.make(self.family, 1).positive
+        except (TypeError, ValueError):
+            return False
+
     def _goes_on(self):
         """Tell whether fit continues an earlier one."""
         return self.warm_start and hasattr(self, "module_")

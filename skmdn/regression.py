@@ -304,6 +304,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         tags = super().__sklearn_tags__()
         # The score is a log-likelihood: no fixed number is a good one.
         tags.regressor_tags.poor_score = True
+        tags.target_tags.positive_only = self._needs_positive_targets()
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -365,6 +365,8 @@ def marginal_components(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Describe the targets by components, in given units.
 
+    Rows at a point mass make its weight; the other components describe the rest.
+
     Parameters
     ----------
     values : ndarray of shape (n_samples, n_outputs)
@@ -386,15 +388,33 @@ def marginal_components(
     own = units
     if composition.units != "location-scale":
         own = _standardizer(values, weights)
-    standard = own.transform(values)
-    if np.isnan(standard).any():
-        standard = np.nan_to_num(standard, nan=0.0)
-    centers, spreads, shares = marginal_start(
-        standard, weights, composition.n_components
-    )
+    standard = np.nan_to_num(own.transform(values), nan=0.0)
+    at_mass, shares = _mass_shares(values, weights, composition)
+    free = shares == 0.0
+    centers, spreads = np.ones((2, len(shares), values.shape[1]))
+    if free.any() and not at_mass.all():
+        centers[free], spreads[free], _ = marginal_start(
+            standard[~at_mass], weights[~at_mass], free.sum()
+        )
+    shares[free] = (1.0 - shares.sum()) / max(1, free.sum())
     scale = own.scale / units.scale
     shift = (own.mean - units.mean) / units.scale
     return centers * scale + shift, spreads * np.abs(scale), shares
+
+
+def _mass_shares(
+    values: np.ndarray, weights: np.ndarray, composition: Composition
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows are at a point mass, and its weight; 0 for other components."""
+    at_mass = np.zeros(len(values), dtype=bool)
+    shares = np.zeros(composition.n_components)
+    for family, places in composition.point_masses:
+        here = to_numpy(family.contains(to_tensor(values)).all(-1))
+        share = np.average(here, weights=weights) / len(places)
+        # All components start with some weight.
+        shares[places] = 0.95 * share + 0.05 / len(shares)
+        at_mass |= here
+    return at_mass, shares
 
 
 def column_spreads(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmdn import MixtureDensityRegressor
+from skmdn.families import FAMILIES, Beta, PointMass, StudentT, TruncatedNormal
 from skmdn.gaussian_mixture import MAPGaussianMixture
 from skmdn.priors import Dirichlet, InverseGamma, Softball
 
@@ -20,6 +21,47 @@ class ColumnTarget(MixtureDensityRegressor):
         tags = super().__sklearn_tags__()
         tags.target_tags.single_output = False
         return tags
+
+
+class DiscreteTarget(MixtureDensityRegressor):
+    """The same estimator; numeric targets become counts before it sees them."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(X, self.on_support(y), sample_weight)
+
+    def partial_fit(self, X, y, sample_weight=None):
+        return super().partial_fit(X, self.on_support(y), sample_weight)
+
+    def log_prob(self, X, y):
+        return super().log_prob(X, self.on_support(y))
+
+    def on_support(self, y):
+        values = np.asarray(y)
+        if y is None or values.dtype.kind not in "biufO":
+            return y
+        try:
+            counts = np.rint(np.abs(values.astype(float)))
+        except (TypeError, ValueError):
+            return y
+        with np.errstate(invalid="ignore"):
+            return counts % 2.0 if self.family == "bernoulli" else counts
+
+
+POSITIVE = ("exponential", "gamma", "lognormal", "weibull")
+DISCRETE = ("bernoulli", "negative_binomial", "poisson")
+# Every name, the interval wide enough for the checks' targets, and mixtures.
+KINDS = {
+    **{name: name for name in FAMILIES if name != "normal"},
+    "beta": Beta(-1e3, 1e3),
+    "truncated_normal": TruncatedNormal(-1e3, 1e3),
+    "with a mass": ["normal", PointMass(0.0)],
+    "three families": {
+        "bulk": "normal",
+        "far__out": StudentT(df=3.0),
+        "one": PointMass(1.0),
+    },
+}
+REPRESENTATIVE = ("student_t", "gamma", "beta", "negative_binomial", "three families")
 
 
 def instances():
@@ -51,10 +93,81 @@ def mixtures():
     ]
 
 
+def of_families(names):
+    """Return a small estimator for each of these families."""
+    small = {"n_estimators": 2, "embedding": "none", "max_iter": 4, "random_state": 0}
+    return [
+        (DiscreteTarget if name in DISCRETE else MixtureDensityRegressor)(
+            2, family=KINDS[name], **small
+        )
+        for name in names
+    ]
+
+
+def beside_the_tag(estimator):
+    """Name the check that does not read the tag for positive targets."""
+    if estimator.family not in POSITIVE:
+        return {}
+    return {"check_regressor_multioutput": "its targets are negative for all"}
+
+
 @pytest.mark.draws_from_numpy
 @parametrize_with_checks(instances(), xfail_strict=True)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.draws_from_numpy
+@parametrize_with_checks(
+    of_families(REPRESENTATIVE),
+    expected_failed_checks=beside_the_tag,
+    xfail_strict=True,
+)
+def test_scikit_learn_check_of_a_family(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.draws_from_numpy
+@parametrize_with_checks(
+    of_families(name for name in KINDS if name not in REPRESENTATIVE),
+    expected_failed_checks=beside_the_tag,
+    xfail_strict=True,
+)
+def test_scikit_learn_check_of_another_family(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("family", POSITIVE)
+def test_positive_families_take_several_outputs(family):
+    class AbsoluteTarget(MixtureDensityRegressor):
+        def fit(self, X, y, sample_weight=None):
+            return super().fit(X, np.abs(y), sample_weight)
+
+    model = AbsoluteTarget(family=family, max_iter=4, random_state=0)
+    estimator_checks.check_regressor_multioutput("AbsoluteTarget", model)
+
+
+@pytest.mark.parametrize(
+    ("family", "positive"),
+    [
+        *((name, name in (*POSITIVE, *DISCRETE, "beta")) for name in FAMILIES),
+        (Beta(-2.0, 1.0), False),
+        (["gamma", PointMass(0.0)], True),
+        (["gamma", "normal"], False),
+        ({"a": "poisson", "b": "negative_binomial"}, True),
+        ("normall", False),
+        ([], False),
+        (["gamma", "gama"], False),
+        ([["gamma"]], False),
+        (None, False),
+        (3, False),
+    ],
+    ids=str,
+)
+def test_the_tag_for_positive_targets_follows_the_family(family, positive):
+    tags = MixtureDensityRegressor("no number", family=family).__sklearn_tags__()
+    assert tags.target_tags.positive_only is positive
 
 
 @pytest.mark.draws_from_numpy
@@ -96,8 +209,29 @@ def test_weights_equal_repetition_at_the_default_number_of_passes(
     X = rng.rand(15, 30)
     y = rng.randint(0, 3, size=(15, n_outputs)).astype(float)
     y = y[:, 0] if n_outputs == 1 else y
-    weights = rng.randint(0, 5, size=15)
     model = MixtureDensityRegressor(covariance_type=covariance_type, random_state=0)
+    check_weights_equal_repetition(model, X, y, rng)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in REPRESENTATIVE else pytest.mark.slow)
+        for name in KINDS
+    ],
+)
+def test_weights_equal_repetition_for_every_family(name):
+    rng = np.random.RandomState(42)
+    X = rng.rand(15, 30)
+    y = rng.randint(0, 2, size=15).astype(float) + (name in POSITIVE)
+    family = Beta(-1.0, 2.0) if name == "beta" else KINDS[name]
+    model = MixtureDensityRegressor(2, family=family, random_state=0)
+    # A narrow beta law has a + b up to 1e7, and so many digits less.
+    check_weights_equal_repetition(model, X, y, rng, 1e-5 if name == "beta" else 1e-7)
+
+
+def check_weights_equal_repetition(model, X, y, rng, atol=1e-7):
+    weights = rng.randint(0, 5, size=len(X))
     weighted = model.fit(X, y, sample_weight=weights).predict(X)
     repeated = model.fit(np.repeat(X, weights, 0), np.repeat(y, weights, 0)).predict(X)
-    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=atol)

@@ -171,18 +171,53 @@ def test_a_temperature_per_query():
             model.predict_distribution(X, temperature=wrong)
 
 
-def test_families_that_fit_the_data_are_better():
-    X, rng = features(1_500)
-    heavy = X[:, 0] + 0.3 * rng.normal(size=1_500)
-    outliers = rng.uniform(size=1_500) < 0.02
-    heavy[outliers] += 10.0 * rng.normal(size=outliers.sum())
+def better_by(one, other):
+    """Return the mean difference of log-likelihoods row by row, in standard errors."""
+    difference = one - other
+    return difference.mean() / (difference.std() / np.sqrt(len(difference)))
+
+
+def test_student_components_beat_a_normal_one_where_there_are_outliers():
+    X, rng = features(3_000)
+    y = X[:, 0] + 0.3 * rng.normal(size=3_000)
+    outliers = rng.uniform(size=3_000) < 0.02
+    y[outliers] += 10.0 * rng.normal(size=outliers.sum())
+    student, normal = (
+        quick(family, n_components=1, max_iter=40)
+        .fit(X[:1_000], y[:1_000])
+        .log_prob(X[1_000:], y[1_000:])
+        for family in ("student_t", "normal")
+    )
+    assert better_by(student, normal) > 4.0
+
+
+def test_negative_binomials_beat_others_where_counts_scatter():
+    X, rng = features(3_000)
     chance = 1.0 / (1.0 + np.exp(0.5 * X[:, 0]))
-    counts = rng.negative_binomial(1.0, chance).astype(float)
-    train, test = slice(0, 1_000), slice(1_000, None)
+    y = rng.negative_binomial(1.0, chance).astype(float)
+    X, X_new, y, y_new = X[:1_000], X[1_000:], y[:1_000], y[1_000:]
+    scores = {}
+    for family in ("negative_binomial", "poisson", "normal"):
+        model = quick(family, n_components=1, max_iter=40).fit(X, y)
+        scores[family] = model.log_prob(X_new, y_new)
+    dist = model.predict_distribution(X_new)
+    # The cell of a count, and to the normal's advantage all below 1/2 for none at all.
+    cell = dist.cdf(y_new + 0.5) - np.where(y_new > 0.0, dist.cdf(y_new - 0.5), 0.0)
+    far = dist.sf(y_new - 0.5) - dist.sf(y_new + 0.5)
+    near = (dist.cdf(y_new) < 0.5) | (y_new == 0.0)
+    cell = np.where(near, cell, far)
+    scores["normal"] = np.log(np.maximum(cell, 1e-300))
+    for other in ("poisson", "normal"):
+        assert better_by(scores["negative_binomial"], scores[other]) > 4.0, other
 
-    def score(family, y):
-        model = quick(family, n_components=1, max_iter=40).fit(X[train], y[train])
-        return model.score(X[test], y[test])
 
-    assert score("student_t", heavy) > score("normal", heavy) + 0.1
-    assert score("negative_binomial", counts) > score("poisson", counts) + 0.05
+@pytest.mark.parametrize("size", [0.3, 3_000.0])
+def test_counts_of_any_size_are_learned(size):
+    X, rng = features(1_000)
+    mean = size * np.exp(0.7 * X[:, 0])
+    y = rng.negative_binomial(3, 3.0 / (3.0 + mean)).astype(float)
+    model = quick("negative_binomial", n_components=1, max_iter=40).fit(
+        X[:500], y[:500]
+    )
+    truth = stats.nbinom.logpmf(y, 3, 3.0 / (3.0 + mean))[500:]
+    assert truth.mean() - model.score(X[500:], y[500:]) < 0.1

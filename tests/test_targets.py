@@ -6,6 +6,7 @@ import pytest
 
 from skmdn.base import Standardizer, marginal_start
 from skmdn.composition import Composition
+from skmdn.families import PointMass
 from skmdn.targets import (
     Targets,
     check_intervals,
@@ -226,6 +227,31 @@ def test_the_start_has_the_units_that_are_asked_for(family):
     found = marginal_components(values, weights, composition(family), units)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b)
+
+
+def test_rows_at_a_point_mass_start_its_weight_and_no_other_component():
+    rest = np.exp(randn(60, 1).numpy())
+    values, weights = np.concatenate([rest, np.zeros((40, 1))]), np.arange(1.0, 101.0)
+    units = Standardizer(np.array([0.5]), np.array([3.0]))
+    kinds = composition(["normal", PointMass(0.0), "normal"])
+    centers, spreads, shares = marginal_components(values, weights, kinds, units)
+    expected = marginal_start(units.transform(rest), weights[:60], 2)
+    np.testing.assert_allclose(centers[[0, 2]], expected[0])
+    np.testing.assert_allclose(spreads[[0, 2]], expected[1])
+    share = weights[60:].sum() / weights.sum()
+    assert shares[1] == pytest.approx(0.95 * share + 0.05 / 3.0)
+    assert shares[0] == shares[2] == pytest.approx(0.5 * (1.0 - shares[1]))
+
+
+@pytest.mark.parametrize("others", [[], ["gamma"], ["normal", "lognormal"]], ids=str)
+def test_a_start_of_point_masses_alone_is_valid(others):
+    values, weights = np.zeros((9, 1)), np.ones(9)
+    kinds = composition([PointMass(0.0), PointMass(1.0), *others])
+    units = target_units(values, weights, kinds)
+    start = marginal_components(values, weights, kinds, units)
+    assert all(np.isfinite(part).all() for part in start)
+    assert (start[2] > 0.0).all()
+    assert start[2].sum() == pytest.approx(1.0)
 
 
 def test_only_known_numbers_have_units():

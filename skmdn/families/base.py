@@ -335,7 +335,7 @@ class IndependentFamily(Family):
     Every parameter has a number per output, ``(..., n_components, n_outputs)``. A
     subclass names its unconstrained numbers in ``raw_names`` and its parameters in
     ``event_ranks``, and writes the links, the log density of one output and its
-    distribution function, quantile, mean, standard deviation and draws.
+    distribution function, quantile, mean and standard deviation.
 
     Attributes
     ----------
@@ -354,6 +354,24 @@ class IndependentFamily(Family):
     def scales(self, params: Params) -> Tensor:
         """Return the standard deviations."""
         return self.std(params)
+
+    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
+        """Draw the quantiles of uniform numbers."""
+        uniform = torch.empty_like(params[next(iter(self.event_ranks))])
+        uniform.uniform_(generator=generator)
+        return self.ppf(params, uniform.clamp_min_(torch.finfo(uniform.dtype).tiny))
+
+    def widen(self, params: Params, factor: Tensor) -> Params:
+        """Stretch around the means where any origin and scale will do.
+
+        Components of other families stay as they are, unless they say how.
+        """
+        if self.units == "location-scale":
+            return self.affine(params, factor, (1.0 - factor) * self.mean(params))
+        return {
+            name: torch.broadcast_tensors(value, factor)[0]
+            for name, value in params.items()
+        }
 
     def log_prob(self, params: Params, y: Tensor) -> Tensor:
         """Return the sum of the outputs' log densities."""

@@ -135,6 +135,17 @@ class Beta(Bounded):
         """Return the support in words, for messages."""
         return f"the open {self._intervals('()')}"
 
+    def in_units(self, scale: Sequence[float], shift: Sequence[float]) -> "Bounded":
+        """Return the family of ``(y - shift) / scale``, one number per output.
+
+        Each end is one step further out: a target very near to it may round onto it.
+        """
+        low, high = super().in_units(scale, shift)._ends(len(scale))
+        return Beta(
+            low=tuple(math.nextafter(end, -math.inf) for end in low),
+            high=tuple(math.nextafter(end, math.inf) for end in high),
+        )
+
     def from_raw(self, raw: Params, min_scale: float) -> Params:
         """Apply the links: logistic, and softplus above a floor."""
         fixed = self._fixed(raw["mean"])

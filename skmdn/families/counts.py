@@ -1,5 +1,6 @@
 """Components of counts: masses at 0, 1, 2, ..."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,9 +16,10 @@ from .base import IndependentFamily, Params, inverse_softplus
 
 __all__ = ["Bernoulli", "NegativeBinomial", "Poisson"]
 
-# Means and widths stay above these. A width of 1e-8 cannot be told from one of 0,
-# the Poisson limit, by counts below 1e8.
+# Means stay between these, where the tails are exact. A width of 1e-8, the least,
+# cannot be told from one of 0, the Poisson limit, by counts below 1e8.
 _LEAST_MEAN = 1e-8
+_MOST_MEAN = 1e12
 _LEAST_WIDTH = 1e-8
 # Where components start at the outermost: the links are flat beyond.
 _START_MEAN = 1e-3
@@ -29,13 +31,13 @@ _MAX_STEPS = 64
 
 
 def _mean_link(raw: Tensor) -> Tensor:
-    """Return a positive mean."""
-    return _LEAST_MEAN + torch.nn.functional.softplus(raw)
+    """Return the exponential: a network sees the size of counts by its logarithm."""
+    return _LEAST_MEAN + raw.clamp_max(math.log(_MOST_MEAN)).exp()
 
 
 def _inverse_mean_link(mean: Tensor) -> Tensor:
     """Return the unconstrained number of a mean, which does not start too near 0."""
-    return inverse_softplus(mean.clamp_min(_START_MEAN) - _LEAST_MEAN)
+    return (mean.clamp_min(_START_MEAN) - _LEAST_MEAN).log()
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,6 @@ class Counts(IndependentFamily):
     def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
         """Return the parameters: ``scale`` is 1 and ``shift`` is 0 for counts."""
         return params
-
-    def widen(self, params: Params, factor: Tensor) -> Params:
-        """Return the parameters, only shaped with the factor.
-
-        The points of the support cannot move apart.
-        """
-        return {
-            name: torch.broadcast_tensors(value, factor)[0]
-            for name, value in params.items()
-        }
 
     def log_interval(self, params: Params, low: Tensor, high: Tensor) -> Tensor:
         """Return log P(low <= Y <= high): the tails begin between the integers."""
@@ -226,7 +218,7 @@ class Poisson(Unbounded):
     event_ranks: ClassVar[dict[str, int]] = {"rate": 1}
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Apply softplus; ``min_scale`` is for families with a scale."""
+        """Apply the exponential; ``min_scale`` is for families with a scale."""
         return {"rate": _mean_link(raw["rate"])}
 
     def start(self, centers: Tensor, spreads: Tensor, min_scale: float) -> Params:
@@ -286,7 +278,7 @@ class NegativeBinomial(Unbounded):
     event_ranks: ClassVar[dict[str, int]] = {"mean": 1, "concentration": 1}
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
-        """Apply softplus to mean and width; ``min_scale`` is for others."""
+        """Apply the exponential and softplus; ``min_scale`` is for others."""
         width = _LEAST_WIDTH + torch.nn.functional.softplus(raw["width"])
         return {
             "mean": _mean_link(raw["mean"]),

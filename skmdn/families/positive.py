@@ -425,10 +425,6 @@ class Exponential(Positive):
         """Divide the rate; the scale has to be positive, the shift is taken as 0."""
         return {"rate": params["rate"] / scale}
 
-    def widen(self, params: Params, factor: Tensor) -> Params:
-        """Return the components as they are: their means are their deviations."""
-        return {"rate": torch.broadcast_tensors(params["rate"], factor)[0]}
-
     def mean(self, params: Params) -> Tensor:
         """Return the means."""
         return params["rate"].reciprocal()

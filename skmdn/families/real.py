@@ -87,13 +87,6 @@ class LocationScale(IndependentFamily):
         scale = params["scale"]
         return self._log_density((y - params["loc"]) / scale) - scale.log()
 
-    def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
-        """Invert the distribution function of Z."""
-        uniform = torch.empty_like(params["loc"]).uniform_(generator=generator)
-        tiny = torch.finfo(uniform.dtype).tiny
-        noise = self._ppf(uniform.clamp_min_(tiny))
-        return params["loc"] + params["scale"] * noise
-
     def affine(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
         """Scale and shift; the scale stays positive."""
         return {
@@ -101,12 +94,6 @@ class LocationScale(IndependentFamily):
             "loc": params["loc"] * scale + shift,
             "scale": params["scale"] * scale.abs(),
         }
-
-    def widen(self, params: Params, factor: Tensor) -> Params:
-        """Multiply the scales around the means."""
-        scale = params["scale"] * factor
-        moved = (params["scale"] - scale) * self._mean
-        return {**params, "loc": params["loc"] + moved, "scale": scale}
 
     def mean(self, params: Params) -> Tensor:
         """Return the means."""

@@ -82,8 +82,8 @@ def test_links(case):
 
 
 RAW = {
-    "poisson": {"rate": oracle.raw_scale(3.5)},
-    "negative binomial": {"mean": oracle.raw_scale(6.0), "width": tensor([[-0.5]])},
+    "poisson": {"rate": tensor([[3.5]]).log()},
+    "negative binomial": {"mean": tensor([[6.0]]).log(), "width": tensor([[-0.5]])},
     "bernoulli": {"logit": tensor([[-1.2]])},
 }
 
@@ -307,7 +307,7 @@ def test_probabilities_sum_to_one():
 
 @pytest.mark.parametrize("mean", [0.01, 5.0, 1e4])
 def test_no_width_is_poisson(mean):
-    raw = {"mean": oracle.raw_scale(mean), "width": tensor([[-1e3]])}
+    raw = {"mean": tensor([[mean]]).log(), "width": tensor([[-1e3]])}
     params = NegativeBinomial().from_raw(raw, 0.05)
     single = Poisson().from_raw({"rate": raw["mean"]}, 0.05)
     y = tensor([0.0, 1.0, 7.0, 9900.0, 10_000.0, 10_300.0]).view(-1, 1, 1)
