@@ -14,7 +14,7 @@ from tests.helpers import tensor
 
 
 @pytest.mark.parametrize("kind", COVARIANCE_TYPES)
-@settings(derandomize=True, deadline=None, max_examples=60, database=None)
+@settings(derandomize=True, deadline=None, max_examples=30, database=None)
 @given(data=st.data())
 def test_the_log_posterior_never_falls(kind, data):
     priors = data.draw(st.sampled_from(all_priors(kind)))

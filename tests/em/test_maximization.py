@@ -114,7 +114,8 @@ def test_means_maximise(kind, ball, count):
             at = tensor(at).requires_grad_()
             gap = at - means[0, k]
             value = 0.5 * count * gap @ precisions[k] @ gap - ball.log_prob(at)
-            return float(value), torch.autograd.grad(value, at)[0].numpy()
+            (slope,) = torch.autograd.grad(value, at)
+            return float(value.detach()), slope.numpy()
 
         size = count * float(precisions[k].norm())
         slope = loss(found[k])[1]
