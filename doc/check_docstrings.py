@@ -27,6 +27,7 @@ MODULES = (
     "skmdn.plotting",
     "skmdn.report",
     "skmdn.special",
+    "skmdn.supports",
     "skmdn.tails",
     "skmdn.training",
 )

@@ -18,9 +18,11 @@ from torch import Tensor
 from .blocks import Block
 from .crps import integrated_crps, normal_crps
 from .draws import choose_components, normal_draws
+from .families import Transformed
 from .modes import highest_mode
 from .numerics import log_sum_exp, panel_nodes
 from .quantiles import bracketed_quantiles, normal_quantiles
+from .supports import Support
 
 __all__ = ["Block", "Mixture"]
 
@@ -79,7 +81,7 @@ class Mixture:
     def n_outputs(self) -> int:
         """The dimension of a point."""
         block = self.blocks[0]
-        return block.family.mean(block.params).shape[-1]
+        return block.family.n_outputs(block.params)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -95,6 +97,20 @@ class Mixture:
     def weights(self) -> Tensor:
         """The mixture weights, ``(..., n_components)``."""
         return self.log_weights.exp()
+
+    def pulled_back(self) -> tuple["Mixture", Support | None]:
+        """Return the mixture on the real line, and the map that makes this one of it.
+
+        It is this mixture, and there is no map, unless all components are
+        :class:`skmdn.families.Transformed` by the same one.
+        """
+        families = [block.family for block in self.blocks]
+        maps = {f.onto if isinstance(f, Transformed) else None for f in families}
+        support = maps.pop()
+        if maps or support is None:
+            return self, None
+        blocks = [Block(b.family.base, b.params, b.n_components) for b in self.blocks]
+        return Mixture(self.log_weights, blocks), support
 
     # Views of the same mixture.
 
@@ -195,10 +211,11 @@ class Mixture:
 
     def marginal(self, outputs: list[int]) -> "Mixture":
         """Return the joint distribution of some of the outputs, in that order."""
-        blocks = [
-            block.replace(block.family.marginal(block.params, outputs))
-            for block in self.blocks
-        ]
+        blocks = []
+        for block in self.blocks:
+            family = block.family.for_outputs(outputs)
+            params = block.family.marginal(block.params, outputs)
+            blocks.append(Block(family, params, block.n_components))
         return Mixture(self.log_weights, blocks)
 
     def choose(self, components: Sequence[int]) -> "Mixture":
@@ -237,12 +254,14 @@ class Mixture:
         values : Tensor of shape (..., len(outputs))
             What they are.
         """
+        rest = [d for d in range(self.n_outputs) if d not in outputs]
         blocks, log_probs = [], []
         for block in self.blocks:
             params, log_prob = block.family.condition(
                 block.params, outputs, values.unsqueeze(-2)
             )
-            blocks.append(block.replace(params))
+            family = block.family.for_outputs(rest)
+            blocks.append(Block(family, params, block.n_components))
             log_probs.append(log_prob)
         joint = self.log_weights + torch.cat(log_probs, -1)
         blocks = [block.expand_batch(joint.shape[:-1]) for block in blocks]
@@ -311,12 +330,18 @@ class Mixture:
 
     def mean(self) -> Tensor:
         """Return the mean, ``(..., n_outputs)``."""
-        return self._average(self.component_means())
+        return self._average(self._heard(self.component_means()))
 
     def variance(self) -> Tensor:
         """Return the variance of every output by the law of total variance."""
-        offset = self.component_means() - self.mean().unsqueeze(-2)
-        return self._average(self.component_stds().square() + offset.square())
+        mean = self.mean().unsqueeze(-2)
+        offset = torch.where(mean.isinf(), mean, self.component_means() - mean)
+        squares = self.component_stds().square() + offset.square()
+        return self._average(self._heard(squares))
+
+    def _heard(self, values: Tensor) -> Tensor:
+        """Silence components of weight 0, whose moments may be infinite."""
+        return values.masked_fill((self.log_weights == -math.inf).unsqueeze(-1), 0.0)
 
     def covariance(self) -> Tensor:
         """Return the covariance matrix by the law of total covariance."""
@@ -381,6 +406,9 @@ class Mixture:
         -------
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
+        inner, onto = self.pulled_back()
+        if onto is not None:
+            return onto.forward(inner.ppf(q))
         if not self.gaussian:
             return bracketed_quantiles(self, q)
         means, stds = self.component_means().mT, self.component_stds().mT
@@ -416,6 +444,9 @@ class Mixture:
         -------
         draws : Tensor of shape (..., n_draws, n_outputs)
         """
+        inner, onto = self.pulled_back()
+        if onto is not None:
+            return onto.forward(inner.sample(n_draws, generator))
         shape = (*self.batch_shape, n_draws)
         weights = self.weights.detach().reshape(-1, self.n_components)
         if self._is_plain():

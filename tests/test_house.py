@@ -33,6 +33,7 @@ TORCH_ONLY = {
     "special",
     "stacking",
     "steps",
+    "supports",
     "tails",
     "training",
 }

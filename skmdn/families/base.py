@@ -89,6 +89,17 @@ class Family(ABC):
         """
         return params
 
+    def for_outputs(self, outputs: Sequence[int]) -> "Family":
+        """Return the family of some of the outputs, in that order.
+
+        It differs if the family has a number for each output.
+        """
+        return self
+
+    def n_outputs(self, params: Params) -> int:
+        """Return the number of outputs that parameters describe."""
+        return self.mean(params).shape[-1]
+
     # The network's side: unconstrained numbers become valid parameters.
 
     @abstractmethod
@@ -195,6 +206,24 @@ class Family(ABC):
     @abstractmethod
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the quantile of each component and output at levels ``q``."""
+
+    def cumulant(self, params: Params, t: float) -> Tensor:
+        """Return log E exp(t (Y - E Y)), infinite where there is none.
+
+        Families on the real line have to say it, for the moments of
+        :class:`skmdn.families.Transformed` components on half-lines.
+        """
+        raise NotImplementedError(f"{self!r} does not say its exponential moments.")
+
+    def breaks(self, params: Params) -> Tensor:
+        """Return points where a density is not smooth, ``(..., n, n_outputs)``.
+
+        Quadrature and climbs put an edge there. Families that do not say it are
+        taken to have some at their ends and in the middle.
+        """
+        middle = self.mean(params)
+        levels = (1e-15, 0.5, 1.0 - 1e-15)
+        return torch.cat([self.ppf(params, middle.new_tensor(q)) for q in levels], -2)
 
     def masses_between(
         self, params: Params, low: Tensor, high: Tensor, most: int
