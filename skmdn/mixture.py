@@ -15,18 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Block
+from .blocks import Block, pulled_back
 from .crps import integrated_crps, normal_crps
 from .draws import choose_components, normal_draws
-from .families import Transformed
+from .entropy import mixture_entropy
 from .modes import highest_mode
-from .numerics import log_sum_exp, panel_nodes
+from .numerics import log_sum_exp
 from .quantiles import bracketed_quantiles, normal_quantiles
-from .supports import Support
 
 __all__ = ["Block", "Mixture"]
-
-_SQRT_2 = math.sqrt(2.0)
 
 
 class Mixture:
@@ -97,20 +94,6 @@ class Mixture:
     def weights(self) -> Tensor:
         """The mixture weights, ``(..., n_components)``."""
         return self.log_weights.exp()
-
-    def pulled_back(self) -> tuple["Mixture", Support | None]:
-        """Return the mixture on the real line, and the map that makes this one of it.
-
-        It is this mixture, and there is no map, unless all components are
-        :class:`skmdn.families.Transformed` by the same one.
-        """
-        families = [block.family for block in self.blocks]
-        maps = {f.onto if isinstance(f, Transformed) else None for f in families}
-        support = maps.pop()
-        if maps or support is None:
-            return self, None
-        blocks = [Block(b.family.base, b.params, b.n_components) for b in self.blocks]
-        return Mixture(self.log_weights, blocks), support
 
     # Views of the same mixture.
 
@@ -406,7 +389,7 @@ class Mixture:
         -------
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
-        inner, onto = self.pulled_back()
+        inner, onto = pulled_back(self)
         if onto is not None:
             return onto.forward(inner.ppf(q))
         if not self.gaussian:
@@ -444,7 +427,7 @@ class Mixture:
         -------
         draws : Tensor of shape (..., n_draws, n_outputs)
         """
-        inner, onto = self.pulled_back()
+        inner, onto = pulled_back(self)
         if onto is not None:
             return onto.forward(inner.sample(n_draws, generator))
         shape = (*self.batch_shape, n_draws)
@@ -491,27 +474,9 @@ class Mixture:
         if not self.gaussian:
             raise TypeError(f"{query} has a closed form for normal components only.")
 
-    def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:
-        r"""Return the differential entropy of one-dimensional mixtures in nats.
+    def entropy(self) -> Tensor:
+        """Return the entropy of one-dimensional mixtures in nats.
 
-        .. math:: H = -\int p(y) \log p(y) \, dy
-
-        The panels of the quadrature lie between the components' quantiles, so that
-        every component, however narrow, has nodes of its own.
-
-        Parameters
-        ----------
-        nodes, weights : Tensor of shape (n_nodes,)
-            A quadrature rule on [-1, 1], placed on every panel.
+        See :func:`skmdn.entropy.mixture_entropy`.
         """
-        points, point_weights = panel_nodes(self._panels(), nodes, weights)
-        log_prob = self.unsqueeze().log_prob(points.unsqueeze(-1))
-        return -(point_weights * log_prob.exp() * log_prob).sum(-1)
-
-    def _panels(self) -> Tensor:
-        """Return sorted edges, one standard deviation apart in every component."""
-        z = torch.linspace(-8.0, 8.0, 17, dtype=self.log_weights.dtype)
-        levels = 0.5 * torch.special.erfc(z.to(self.log_weights.device) / -_SQRT_2)
-        levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
-        edges = self.per_point(lambda b: b.family.ppf(b.params, levels))
-        return edges.flatten(-2).sort(-1).values
+        return mixture_entropy(self)

@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.supports import Support
+
 __all__ = [
     "Family",
     "IndependentFamily",
@@ -57,6 +59,9 @@ class Family(ABC):
         only, or none.
     mirrors : bool
         Whether -y has components of the same family.
+    onto : Support or None
+        The map that makes the components of those of a family on the real line, which
+        is then called ``base``.
     """
 
     event_ranks: ClassVar[dict[str, int]]
@@ -64,6 +69,7 @@ class Family(ABC):
     discrete: ClassVar[bool] = False
     units: ClassVar[str] = "location-scale"
     mirrors: ClassVar[bool] = True
+    onto: ClassVar[Support | None] = None
 
     # Where the target may lie, and in which units.
 
@@ -215,11 +221,24 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{self!r} does not say its exponential moments.")
 
-    def breaks(self, params: Params) -> Tensor:
-        """Return points where a density is not smooth, ``(..., n, n_outputs)``.
+    def ends(self, params: Params) -> Tensor:
+        """Return the ends of the support, ``(..., n, n_outputs)``, infinite or not."""
+        return self.mean(params)[..., :0, :]
+
+    def grades(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Return centres and widths, each ``(..., n, n_outputs)``.
+
+        Away from a centre c of width w the density changes over lengths that grow like
+        the root of w^2 + (y - c)^2: near the ends, and in tails that are powers.
+        """
+        ends = self.ends(params)
+        return ends, torch.zeros_like(ends)
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return other points where it is not smooth, ``(..., n, n_outputs)``.
 
         Quadrature and climbs put an edge there. Families that do not say it are
-        taken to have some at their ends and in the middle.
+        taken to have some far out and in the middle.
         """
         middle = self.mean(params)
         levels = (1e-15, 0.5, 1.0 - 1e-15)

@@ -80,9 +80,13 @@ class Bounded(IndependentFamily):
         chosen = [(low[o], high[o]) for o in outputs]
         return type(self)(*zip(*chosen, strict=True))
 
-    def breaks(self, params: Params) -> Tensor:
+    def ends(self, params: Params) -> Tensor:
         """Return the ends, of one component: all have the same."""
         return torch.cat([params["low"][..., :1, :], params["high"][..., :1, :]], -2)
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return params["low"][..., :0, :]
 
     def _moved_ends(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
         """Return the ends in other units; a negative scale swaps them."""

@@ -58,7 +58,7 @@ class _Gaussian(Family):
         """Return half the square of t times the deviation."""
         return 0.5 * (t * self.std(params)).square()
 
-    def breaks(self, params: Params) -> Tensor:
+    def kinks(self, params: Params) -> Tensor:
         """Return no points."""
         return params["mean"][..., :0, :]
 

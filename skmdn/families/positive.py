@@ -93,9 +93,13 @@ class Positive(IndependentFamily):
         outside = torch.where(y > 0.0, -torch.inf, 0.0).to(value.dtype)
         return torch.where(inside, value, outside)
 
-    def breaks(self, params: Params) -> Tensor:
+    def ends(self, params: Params) -> Tensor:
         """Return 0."""
         return torch.zeros_like(next(iter(params.values()))[..., :1, :])
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return self.ends(params)[..., :0, :]
 
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw; what underflows is the smallest normal number."""

@@ -161,7 +161,7 @@ class LocationScale(IndependentFamily):
         """Return that of Z - E Z at t times the scale."""
         return self._cumulant(t * params["scale"])
 
-    def breaks(self, params: Params) -> Tensor:
+    def kinks(self, params: Params) -> Tensor:
         """Return no points."""
         return params["loc"][..., :0, :]
 
@@ -195,7 +195,7 @@ class Laplace(LocationScale):
         value = -torch.log1p(-torch.where(inside, u, 0.0).square())
         return torch.where(inside, value, torch.inf)
 
-    def breaks(self, params: Params) -> Tensor:
+    def kinks(self, params: Params) -> Tensor:
         """Return the peaks."""
         return params["loc"]
 
@@ -366,6 +366,10 @@ class StudentT(LocationScale):
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""
         return params["loc"] + params["scale"] * stdtrit(params["df"], q)
+
+    def grades(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Return the locations, and where the tails begin."""
+        return params["loc"], params["scale"] * params["df"].sqrt()
 
     def cumulant(self, params: Params, t: float) -> Tensor:
         """Return infinity: the tails are too heavy, however many degrees."""

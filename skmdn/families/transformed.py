@@ -81,7 +81,7 @@ class Transformed(Family):
         object.__setattr__(self, "high", ends.high)
 
     @cached_property
-    def onto(self) -> Support:
+    def onto(self) -> Support:  # type: ignore[override]
         """The intervals and the maps onto them."""
         return Support(self.low, self.high)
 
@@ -109,12 +109,15 @@ class Transformed(Family):
         """Return the number of outputs."""
         return self.base.n_outputs(params)
 
-    def breaks(self, params: Params) -> Tensor:
-        """Return the places of those of Z, and the finite ends."""
-        inner = self.onto.forward(self.base.breaks(params))
-        ends = inner.new_tensor([self.low, self.high])
-        ends = ends.reshape(2, -1).expand(*inner.shape[:-2], 2, inner.shape[-1])
-        return torch.cat([inner, ends], -2)
+    def ends(self, params: Params) -> Tensor:
+        """Return the ends."""
+        like = self.base.ends(params)
+        ends = like.new_tensor([self.low, self.high]).reshape(2, -1)
+        return ends.expand(*like.shape[:-2], 2, like.shape[-1])
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return the places of those of Z."""
+        return self.onto.forward(self.base.kinks(params))
 
     # The network's side: that of Z.
 
