@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Block"]
+__all__ = ["Block", "by_measure", "pulled_back"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,36 @@ class Block:
             picked = table.index_select(0, index.reshape(-1))
             taken[name] = picked.reshape(index.shape + event)
         return taken
+
+
+def by_measure(mixture: Any) -> tuple[Any, Any]:
+    """Return the continuous components of a mixture and the discrete ones, or None.
+
+    Their weights are those that they have in the mixture.
+    """
+    sizes = [block.n_components for block in mixture.blocks]
+    log_weights = mixture.log_weights.split(sizes, -1)
+    parts: list[Any] = []
+    for discrete in (False, True):
+        chosen = [b.family.discrete == discrete for b in mixture.blocks]
+        blocks = list(compress(mixture.blocks, chosen))
+        if blocks:
+            weights = torch.cat(list(compress(log_weights, chosen)), -1)
+            parts.append(type(mixture)(weights, blocks))
+        else:
+            parts.append(None)
+    return parts[0], parts[1]
+
+
+def pulled_back(mixture: Any) -> tuple[Any, Any]:
+    """Return the mixture on the real line that one is the image of, and the map.
+
+    The map is a :class:`skmdn.supports.Support`. There is none, and the mixture is
+    returned as it is, unless all families are images by the same one.
+    """
+    maps = {block.family.onto for block in mixture.blocks}
+    onto = maps.pop()
+    if maps or onto is None:
+        return mixture, None
+    blocks = [Block(b.family.base, b.params, b.n_components) for b in mixture.blocks]
+    return type(mixture)(mixture.log_weights, blocks), onto

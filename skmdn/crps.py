@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .numerics import gauss_bell, gauss_legendre, own_units, panel_nodes
+from .blocks import by_measure, pulled_back
+from .numerics import gauss_bell, own_units
+from .panels import Panels, integration_matrix, log_density, masses
 
 __all__ = ["integrated_crps", "normal_crps"]
 
@@ -85,12 +87,10 @@ def _spread_of(weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
     return spread * unit.squeeze(0)
 
 
-# Quantile levels between whose points the integral is taken, as deviates, and the
-# number of nodes of the rule in each panel.
-_DEVIATES = (-8.0, 8.0, 17)
+# Nodes of the rule in each panel.
 _N_NODES = 12
-# Integers that a component may spread over.
-_MOST_INTEGERS = 100_000
+# By how much a density may miss a total of 1.
+_MISSING = 1e-10
 
 
 def integrated_crps(mixture: Any, y: Tensor) -> Tensor:
@@ -99,15 +99,17 @@ def integrated_crps(mixture: Any, y: Tensor) -> Tensor:
     .. math:: \mathrm{CRPS} = \int_{-\infty}^y F(x)^2 \, dx
         + \int_y^\infty (1 - F(x))^2 \, dx
 
-    by Gauss-Legendre quadrature between quantiles of every component, y and the points
-    where F jumps.
+    by Gauss-Legendre quadrature over the panels of :class:`skmdn.panels.Panels`, with y
+    and the points where F jumps as further edges. Inside a panel F is the integral of
+    the density, by the same nodes.
 
     Parameters
     ----------
     mixture : Mixture
         Of batch shape (...).
     y : Tensor of shape (..., n_outputs)
-        Points.
+        Points, which broadcast against the batch axes. Those along a last batch axis
+        of length 1 share the work.
 
     Returns
     -------
@@ -118,34 +120,83 @@ def integrated_crps(mixture: Any, y: Tensor) -> Tensor:
     ValueError
         If a component spreads over too many integers to add them up.
     """
-    z = torch.linspace(*_DEVIATES, dtype=y.dtype, device=y.device)
-    levels = 0.5 * torch.special.erfc(z / -_SQRT_2)
-    levels = levels.clamp(max=1.0 - torch.finfo(y.dtype).eps).view(-1, 1, 1)
-    expanded = mixture.unsqueeze()
-    edges = expanded.per_point(lambda block: block.family.ppf(block.params, levels))
-    parts = [edges.flatten(-3, -2), y.unsqueeze(-2)]
-    for block in expanded.blocks:
-        if block.family.discrete:
-            parts.append(_jumps(block, edges))
-    batch = torch.broadcast_shapes(*(part.shape[:-2] for part in parts))
-    parts = [part.expand(*batch, *part.shape[-2:]) for part in parts]
-    ordered = torch.cat(parts, -2).mT.sort(-1).values
-    points, weights = panel_nodes(
-        ordered, *(part.to(ordered) for part in gauss_legendre(_N_NODES))
-    )
-    points, weights = points.mT, weights.mT
-    below = points < y.unsqueeze(-2)
-    height = torch.where(below, expanded.cdf(points), expanded.sf(points))
-    return (weights * height.square()).sum(-2)
+    axis = len(mixture.batch_shape) - 1
+    if axis < 0 or mixture.batch_shape[axis] != 1:
+        return integrated_crps(mixture.unsqueeze(), y.unsqueeze(-2)).squeeze(-2)
+    rows = mixture.map(lambda value: value.squeeze(axis))
+    n_outputs = y.shape[-1]
+    if n_outputs == 1:
+        return _of_rows(rows, y.squeeze(-1)).unsqueeze(-1)
+    parts = [_of_rows(rows.marginal([d]), y[..., d]) for d in range(n_outputs)]
+    return torch.stack(parts, -1)
 
 
-def _jumps(block: Any, edges: Tensor) -> Tensor:
-    """Return the points with a probability from the lowest to the highest edge."""
-    low, high = edges.flatten(-3, -2).amin(-2), edges.flatten(-3, -2).amax(-2)
-    masses = block.family.masses_between(block.params, low, high, _MOST_INTEGERS)
-    if masses is None:
-        raise ValueError(
-            f"The CRPS of {block.family!r} adds up more than {_MOST_INTEGERS} integers."
-        )
-    found: Tensor = masses
-    return found
+def _of_rows(mixture: Any, y: Tensor) -> Tensor:
+    """Return the CRPS at points ``(..., n_points)`` of mixtures of one output."""
+    inner, onto = pulled_back(mixture)
+    continuous, discrete = by_measure(inner)
+    panels = None if continuous is None else Panels(continuous)
+    edges, probability = _edges(panels, discrete)
+    place = y if onto is None else onto.inverse(y)
+    reached = torch.minimum(torch.maximum(place, edges[..., :1]), edges[..., -1:])
+    batch = torch.broadcast_shapes(edges.shape[:-1], reached.shape[:-1])
+    parts = [p.expand(*batch, p.shape[-1]) for p in (edges, reached, probability)]
+    edges, order = torch.cat(parts[:2], -1).sort(-1)
+    jumps = torch.nn.functional.pad(parts[2], (0, y.shape[-1]))
+    jumps = jumps.gather(-1, order).unsqueeze(-1)
+    below, above, lengths = _tails(continuous, panels, edges, onto)
+    below = below + jumps.cumsum(-2)[..., :-1, :]
+    above = above + jumps.flip(-2).cumsum(-2).flip(-2)[..., 1:, :]
+    lower = _cumulated((below.square() * lengths).sum(-1))
+    upper = _cumulated((above.square() * lengths).sum(-1).flip(-1)).flip(-1)
+    at_points = order.argsort(-1)[..., -y.shape[-1] :]
+    last = reached if onto is None else onto.forward(reached)
+    distance = torch.where(place == reached, 0.0, (y - last).abs())
+    return (lower + upper).gather(-1, at_points) + distance
+
+
+def _edges(panels: Panels | None, discrete: Any) -> tuple[Tensor, Tensor]:
+    """Return edges between which F is smooth, and its jumps there."""
+    edges, jumps = [], []
+    if panels is not None:
+        edges.append(panels.edges)
+        jumps.append(torch.zeros_like(panels.edges))
+    if discrete is not None:
+        points, probability = masses(discrete)
+        edges.append(points)
+        jumps.append(probability)
+    joined, order = torch.cat(edges, -1).sort(-1)
+    return joined, torch.cat(jumps, -1).gather(-1, order)
+
+
+def _tails(
+    continuous: Any, panels: Panels | None, edges: Tensor, onto: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both tails at the nodes of all panels, and the nodes' weights.
+
+    Each ``(..., n_panels, n_nodes)``; without a density one node is enough.
+    """
+    if panels is None:
+        lengths = edges.diff(dim=-1).unsqueeze(-1)
+        return torch.zeros_like(lengths), torch.zeros_like(lengths), lengths
+    rule = integration_matrix(_N_NODES)
+    nodes, weights, matrix = (part.to(edges) for part in rule)
+    points, slopes = panels.points(nodes, edges)
+    density = log_density(continuous, points.flatten(-2)).exp().view_as(points)
+    reached = (density * slopes) @ matrix.mT
+    mass = (density * slopes) @ weights
+    below, above = _cumulated(mass), _cumulated(mass.flip(-1)).flip(-1)
+    missing = (continuous.weights.sum(-1, keepdim=True) - below[..., -1:]).abs()
+    if bool((missing > _MISSING).any()):
+        expanded, column = continuous.unsqueeze(), edges.unsqueeze(-1)
+        below, above = expanded.cdf(column).squeeze(-1), expanded.sf(column).squeeze(-1)
+    rest = mass.unsqueeze(-1) - reached
+    lengths = slopes * weights
+    if onto is not None:
+        lengths = lengths * onto.log_jacobian(points).exp()
+    return below[..., :-1, None] + reached, above[..., 1:, None] + rest, lengths
+
+
+def _cumulated(values: Tensor) -> Tensor:
+    """Return what comes before each value and, at last, the total."""
+    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .bridge import gaussian_mixture, generator_from, to_tensor
+from .entropy import sampled_entropy
 from .mixture import Mixture
-from .rowwise import RowwiseMixture, checked_points, explained, frozen
+from .rowwise import PER_COMPONENT, RowwiseMixture, checked_points, explained, frozen
 
 __all__ = ["PredictiveDistribution"]
 
@@ -362,8 +364,7 @@ class PredictiveDistribution(RowwiseMixture):
         crps : ndarray
             Shaped like the points, in the units of the target; lower is better.
         """
-        # By quadrature there are many points for each component.
-        per_point = 1 if self.mixture.gaussian else 200 * self.n_components
+        per_point = 1 if self.mixture.gaussian else PER_COMPONENT
         return self._at_points(Mixture.crps, y, 1, per_point)
 
     # The whole distribution.
@@ -400,11 +401,14 @@ class PredictiveDistribution(RowwiseMixture):
         n_samples: int = 10_000,
         random_state: int | np.random.RandomState | None = 0,
     ) -> np.ndarray:
-        """Return the differential entropy in nats.
+        """Return the entropy in nats: how much is left open.
 
-        For one output it comes from quadrature and is exact. With several it is the
-        average of ``-log_prob`` over draws; its standard error is their standard
-        deviation over the root of their number.
+        For one output it comes from quadrature and sums and is exact: the differential
+        entropy of a density, the entropy of probabilities, and the sum of both where
+        there are points with a probability beside a density. With several outputs it is
+        the average of ``-log_prob`` over draws; its standard error is their standard
+        deviation over the root of their number. Where a density is infinite at an end
+        other than 0, the spacing of numbers there limits it.
 
         Parameters
         ----------
@@ -419,20 +423,15 @@ class PredictiveDistribution(RowwiseMixture):
             One number per row.
         """
         if self.n_outputs == 1:
-            nodes, weights = map(to_tensor, np.polynomial.legendre.leggauss(12))
-            cost = 17 * 12 * self.n_components**2
-            entropy = self._by_rows(lambda part: part.entropy(nodes, weights), cost)
-            return self._rows(entropy)
+            cost = PER_COMPONENT * self.n_components
+            return self._rows(self._by_rows(Mixture.entropy, cost))
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
-        generator = generator_from(random_state)
-
-        def estimate(part: Mixture) -> Tensor:
-            draws = part.sample(n_samples, generator)
-            return -part.unsqueeze().log_prob(draws).mean(-1)
-
+        query = partial(
+            sampled_entropy, n_draws=n_samples, generator=generator_from(random_state)
+        )
         cost = n_samples * self.n_components * self.n_outputs
-        return self._rows(self._by_rows(estimate, cost))
+        return self._rows(self._by_rows(query, cost))
 
     def marginal(self, outputs: int | Sequence[int]) -> "PredictiveDistribution":
         """Return the distribution of some outputs; of one if given as an integer.

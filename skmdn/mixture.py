@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Block
+from .blocks import Block, pulled_back
 from .crps import integrated_crps, normal_crps
 from .draws import choose_components, normal_draws
+from .entropy import mixture_entropy
 from .modes import highest_mode
-from .numerics import log_sum_exp, panel_nodes
+from .numerics import log_sum_exp
 from .quantiles import bracketed_quantiles, normal_quantiles
 
 __all__ = ["Block", "Mixture"]
-
-_SQRT_2 = math.sqrt(2.0)
 
 
 class Mixture:
@@ -81,7 +80,7 @@ class Mixture:
     def n_outputs(self) -> int:
         """The dimension of a point."""
         block = self.blocks[0]
-        return block.family.mean(block.params).shape[-1]
+        return block.family.n_outputs(block.params)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -197,10 +196,11 @@ class Mixture:
 
     def marginal(self, outputs: list[int]) -> "Mixture":
         """Return the joint distribution of some of the outputs, in that order."""
-        blocks = [
-            block.replace(block.family.marginal(block.params, outputs))
-            for block in self.blocks
-        ]
+        blocks = []
+        for block in self.blocks:
+            family = block.family.for_outputs(outputs)
+            params = block.family.marginal(block.params, outputs)
+            blocks.append(Block(family, params, block.n_components))
         return Mixture(self.log_weights, blocks)
 
     def choose(self, components: Sequence[int]) -> "Mixture":
@@ -241,12 +241,14 @@ class Mixture:
         values : Tensor of shape (..., len(outputs))
             What they are.
         """
+        rest = [d for d in range(self.n_outputs) if d not in outputs]
         blocks, log_probs = [], []
         for block in self.blocks:
             params, log_prob = block.family.condition(
                 block.params, outputs, values.unsqueeze(-2)
             )
-            blocks.append(block.replace(params))
+            family = block.family.for_outputs(rest)
+            blocks.append(Block(family, params, block.n_components))
             log_probs.append(log_prob)
         joint = self.log_weights + torch.cat(log_probs, -1)
         blocks = [block.expand_batch(joint.shape[:-1]) for block in blocks]
@@ -315,12 +317,18 @@ class Mixture:
 
     def mean(self) -> Tensor:
         """Return the mean, ``(..., n_outputs)``."""
-        return self._average(self.component_means())
+        return self._average(self._heard(self.component_means()))
 
     def variance(self) -> Tensor:
         """Return the variance of every output by the law of total variance."""
-        offset = self.component_means() - self.mean().unsqueeze(-2)
-        return self._average(self.component_stds().square() + offset.square())
+        mean = self.mean().unsqueeze(-2)
+        offset = torch.where(mean.isinf(), mean, self.component_means() - mean)
+        squares = self.component_stds().square() + offset.square()
+        return self._average(self._heard(squares))
+
+    def _heard(self, values: Tensor) -> Tensor:
+        """Silence components of weight 0, whose moments may be infinite."""
+        return values.masked_fill((self.log_weights == -math.inf).unsqueeze(-1), 0.0)
 
     def covariance(self) -> Tensor:
         """Return the covariance matrix by the law of total covariance."""
@@ -385,6 +393,9 @@ class Mixture:
         -------
         quantiles : Tensor of shape (..., n_levels, n_outputs)
         """
+        inner, onto = pulled_back(self)
+        if onto is not None:
+            return onto.forward(inner.ppf(q))
         if not self.gaussian:
             return bracketed_quantiles(self, q)
         means, stds = self.component_means().mT, self.component_stds().mT
@@ -420,6 +431,9 @@ class Mixture:
         -------
         draws : Tensor of shape (..., n_draws, n_outputs)
         """
+        inner, onto = pulled_back(self)
+        if onto is not None:
+            return onto.forward(inner.sample(n_draws, generator))
         shape = (*self.batch_shape, n_draws)
         weights = self.weights.detach().reshape(-1, self.n_components)
         if self._is_plain():
@@ -464,27 +478,9 @@ class Mixture:
         if not self.gaussian:
             raise TypeError(f"{query} has a closed form for normal components only.")
 
-    def entropy(self, nodes: Tensor, weights: Tensor) -> Tensor:
-        r"""Return the differential entropy of one-dimensional mixtures in nats.
+    def entropy(self) -> Tensor:
+        """Return the entropy of one-dimensional mixtures in nats.
 
-        .. math:: H = -\int p(y) \log p(y) \, dy
-
-        The panels of the quadrature lie between the components' quantiles, so that
-        every component, however narrow, has nodes of its own.
-
-        Parameters
-        ----------
-        nodes, weights : Tensor of shape (n_nodes,)
-            A quadrature rule on [-1, 1], placed on every panel.
+        See :func:`skmdn.entropy.mixture_entropy`.
         """
-        points, point_weights = panel_nodes(self._panels(), nodes, weights)
-        log_prob = self.unsqueeze().log_prob(points.unsqueeze(-1))
-        return -(point_weights * log_prob.exp() * log_prob).sum(-1)
-
-    def _panels(self) -> Tensor:
-        """Return sorted edges, one standard deviation apart in every component."""
-        z = torch.linspace(-8.0, 8.0, 17, dtype=self.log_weights.dtype)
-        levels = 0.5 * torch.special.erfc(z.to(self.log_weights.device) / -_SQRT_2)
-        levels = levels.clamp(max=1.0 - torch.finfo(levels.dtype).eps)
-        edges = self.per_point(lambda b: b.family.ppf(b.params, levels))
-        return edges.flatten(-2).sort(-1).values
+        return mixture_entropy(self)

@@ -13,7 +13,11 @@ from .bridge import to_numpy, to_tensor
 from .composition import Composition
 from .mixture import Mixture
 
-__all__ = ["RowwiseMixture", "checked_points", "explained", "frozen"]
+__all__ = ["PER_COMPONENT", "RowwiseMixture", "checked_points", "explained", "frozen"]
+
+# Numbers that quadrature counts for each component: so many that some ten rows of a
+# large ensemble are worked together.
+PER_COMPONENT = 128
 
 # Work arrays of about this many numbers stay in the processor's cache.
 _CHUNK_SIZE = 2**17

@@ -19,6 +19,7 @@ from .gaussian import MultivariateNormal, Normal
 from .point_mass import PointMass
 from .positive import Exponential, Gamma, LogNormal, Weibull
 from .real import Gumbel, Laplace, Logistic, StudentT
+from .transformed import Transformed
 
 __all__ = [
     "Bernoulli",
@@ -39,6 +40,7 @@ __all__ = [
     "PointMass",
     "Poisson",
     "StudentT",
+    "Transformed",
     "TruncatedNormal",
     "Weibull",
     "inverse_softplus",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skmdn.numerics import gauss_legendre, log_complement
+from skmdn.supports import Support
 
 __all__ = [
     "Family",
@@ -91,6 +92,9 @@ class Family(ABC):
         Whether -y has components of the same family.
     correlated : bool
         Whether outputs may depend on each other within a component.
+    onto : Support or None
+        The map that makes the components of those of a family on the real line, which
+        is then called ``base``.
     """
 
     event_ranks: ClassVar[dict[str, int]]
@@ -99,6 +103,7 @@ class Family(ABC):
     units: ClassVar[str] = "location-scale"
     mirrors: ClassVar[bool] = True
     correlated: ClassVar[bool] = False
+    onto: ClassVar[Support | None] = None
 
     # Where the target may lie, and in which units.
 
@@ -127,6 +132,17 @@ class Family(ABC):
         A change of units there and back leaves rounding errors in them.
         """
         return params
+
+    def for_outputs(self, outputs: Sequence[int]) -> "Family":
+        """Return the family of some of the outputs, in that order.
+
+        It differs if the family has a number for each output.
+        """
+        return self
+
+    def n_outputs(self, params: Params) -> int:
+        """Return the number of outputs that parameters describe."""
+        return self.mean(params).shape[-1]
 
     # The network's side: unconstrained numbers become valid parameters.
 
@@ -308,6 +324,37 @@ class Family(ABC):
     @abstractmethod
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return the quantile of each component and output at levels ``q``."""
+
+    def cumulant(self, params: Params, t: float) -> Tensor:
+        """Return log E exp(t (Y - E Y)), infinite where there is none.
+
+        Families on the real line have to say it, for the moments of
+        :class:`skmdn.families.Transformed` components on half-lines.
+        """
+        raise NotImplementedError(f"{self!r} does not say its exponential moments.")
+
+    def ends(self, params: Params) -> Tensor:
+        """Return the ends of the support, ``(..., n, n_outputs)``, infinite or not."""
+        return self.mean(params)[..., :0, :]
+
+    def grades(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Return centres and widths, each ``(..., n, n_outputs)``.
+
+        Away from a centre c of width w the density changes over lengths that grow like
+        the root of w^2 + (y - c)^2: near the ends, and in tails that are powers.
+        """
+        ends = self.ends(params)
+        return ends, torch.zeros_like(ends)
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return other points where it is not smooth, ``(..., n, n_outputs)``.
+
+        Quadrature and climbs put an edge there. Families that do not say it are
+        taken to have some far out and in the middle.
+        """
+        middle = self.mean(params)
+        levels = (1e-15, 0.5, 1.0 - 1e-15)
+        return torch.cat([self.ppf(params, middle.new_tensor(q)) for q in levels], -2)
 
     def masses_between(
         self, params: Params, low: Tensor, high: Tensor, most: int

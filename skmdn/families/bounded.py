@@ -74,6 +74,22 @@ class Bounded(IndependentFamily):
         """Return the parameters with exactly the ends of this family."""
         return params | self._fixed(params["low"])
 
+    def for_outputs(self, outputs: Sequence[int]) -> "Bounded":
+        """Return the family with the ends of some of the outputs."""
+        if not isinstance(self.low, tuple) and not isinstance(self.high, tuple):
+            return self
+        low, high = self._ends(self._n_ends())
+        chosen = [(low[o], high[o]) for o in outputs]
+        return type(self)(*zip(*chosen, strict=True))
+
+    def ends(self, params: Params) -> Tensor:
+        """Return the ends, of one component: all have the same."""
+        return torch.cat([params["low"][..., :1, :], params["high"][..., :1, :]], -2)
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return params["low"][..., :0, :]
+
     def _moved_ends(self, params: Params, scale: Tensor, shift: Tensor) -> Params:
         """Return the ends in other units; a negative scale swaps them."""
         first = params["low"] * scale + shift

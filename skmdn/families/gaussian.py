@@ -71,6 +71,14 @@ class _Gaussian(Family):
         """Return mean + std * ndtri(q)."""
         return params["mean"] + self.std(params) * torch.special.ndtri(q)
 
+    def cumulant(self, params: Params, t: float) -> Tensor:
+        """Return half the square of t times the deviation."""
+        return 0.5 * (t * self.std(params)).square()
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return params["mean"][..., :0, :]
+
 
 @dataclass(frozen=True)
 class Normal(_Gaussian):

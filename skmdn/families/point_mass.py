@@ -62,6 +62,12 @@ class PointMass(IndependentFamily):
         moved = zip(values, scale, shift, strict=True)
         return PointMass(tuple((float(v) - float(b)) / float(a) for v, a, b in moved))
 
+    def for_outputs(self, outputs: Sequence[int]) -> "PointMass":
+        """Return the family with the values of some of the outputs."""
+        if not isinstance(self.value, tuple):
+            return self
+        return PointMass(tuple(self.value[o] for o in outputs))
+
     def pinned(self, params: Params) -> Params:
         """Return parameters with exactly the value of this family."""
         value = params["value"]

@@ -97,6 +97,14 @@ class Positive(IndependentFamily):
             torch.where(inside, upper, torch.where(above, -torch.inf, 0.0).to(upper)),
         )
 
+    def ends(self, params: Params) -> Tensor:
+        """Return 0."""
+        return torch.zeros_like(next(iter(params.values()))[..., :1, :])
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return self.ends(params)[..., :0, :]
+
     def draw(self, params: Params, generator: torch.Generator | None) -> Tensor:
         """Draw; what underflows is the smallest normal number."""
         draws = self._draw(params, generator)

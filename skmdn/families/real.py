@@ -30,6 +30,26 @@ _HEAVIEST_START = 3.0
 # From here on log(1 - exp(-exp(-z))) is -z in every digit.
 _FAR_GUMBEL = 40.0
 
+# The series of log Gamma is used up to here, by so many terms.
+_NEAR_ONE, _N_TERMS = 0.1, 17
+
+
+def _excess(u: Tensor) -> Tensor:
+    r"""Return :math:`\log \Gamma(1 - u) - \gamma u`, infinite from 1 on.
+
+    Near 0 by its series, which keeps the digits.
+    """
+    near = u.abs() < _NEAR_ONE
+    small, power = torch.where(near, u, 0.0), torch.arange(2.0, _N_TERMS)
+    zeta = torch.special.zeta(power.double(), torch.ones(())).to(u) / power.to(u)
+    series = torch.zeros_like(u)
+    for coefficient in zeta.flip(0):
+        series = series * small + coefficient
+    inside = u < 1.0
+    exact = torch.lgamma(1.0 - torch.where(inside, u, 0.0)) - _EULER * u
+    value = torch.where(near, series * small.square(), exact)
+    return torch.where(inside, value, torch.inf)
+
 
 @dataclass(frozen=True)
 class LocationScale(IndependentFamily):
@@ -64,6 +84,9 @@ class LocationScale(IndependentFamily):
         return self._log_cdf(-z)
 
     def _ppf(self, q: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _cumulant(self, u: Tensor) -> Tensor:
         raise NotImplementedError
 
     def from_raw(self, raw: Params, min_scale: float) -> Params:
@@ -120,6 +143,14 @@ class LocationScale(IndependentFamily):
         """Return location + scale * quantile of Z."""
         return params["loc"] + params["scale"] * self._ppf(q)
 
+    def cumulant(self, params: Params, t: float) -> Tensor:
+        """Return that of Z - E Z at t times the scale."""
+        return self._cumulant(t * params["scale"])
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return no points."""
+        return params["loc"][..., :0, :]
+
 
 @dataclass(frozen=True)
 class Laplace(LocationScale):
@@ -155,6 +186,15 @@ class Laplace(LocationScale):
         low = torch.log(2.0 * q.clamp_max(0.5))
         return torch.where(q < 0.5, low, -torch.log(2.0 * (1.0 - q.clamp_min(0.5))))
 
+    def _cumulant(self, u: Tensor) -> Tensor:
+        inside = u.abs() < 1.0
+        value = -torch.log1p(-torch.where(inside, u, 0.0).square())
+        return torch.where(inside, value, torch.inf)
+
+    def kinks(self, params: Params) -> Tensor:
+        """Return the peaks."""
+        return params["loc"]
+
 
 def _laplace_side(distance: Tensor, width: Tensor, scale: Tensor) -> Tensor:
     """Return the log probability of a piece on one side of the peak."""
@@ -186,6 +226,9 @@ class Logistic(LocationScale):
 
     def _ppf(self, q: Tensor) -> Tensor:
         return torch.logit(q)
+
+    def _cumulant(self, u: Tensor) -> Tensor:
+        return _excess(u) + _excess(-u)
 
 
 @dataclass(frozen=True)
@@ -219,6 +262,9 @@ class Gumbel(LocationScale):
 
     def _ppf(self, q: Tensor) -> Tensor:
         return -torch.log(-torch.log(q))
+
+    def _cumulant(self, u: Tensor) -> Tensor:
+        return _excess(u)
 
 
 @dataclass(frozen=True)
@@ -322,3 +368,11 @@ class StudentT(LocationScale):
     def ppf(self, params: Params, q: Tensor) -> Tensor:
         """Return location + scale * quantile of Z."""
         return params["loc"] + params["scale"] * stdtrit(params["df"], q)
+
+    def grades(self, params: Params) -> tuple[Tensor, Tensor]:
+        """Return the locations, and where the tails begin."""
+        return params["loc"], params["scale"] * params["df"].sqrt()
+
+    def cumulant(self, params: Params, t: float) -> Tensor:
+        """Return infinity: the tails are too heavy, however many degrees."""
+        return torch.full_like(params["loc"], torch.inf)
