@@ -31,6 +31,7 @@ MODULES = (
     "skmdn.posterior_density",
     "skmdn.potentials",
     "skmdn.report",
+    "skmdn.simulation",
     "skmdn.special",
     "skmdn.tails",
     "skmdn.training",
@@ -39,6 +40,7 @@ MODULES = (
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
+FULL |= {"skmdn.simulation"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

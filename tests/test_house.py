@@ -180,6 +180,7 @@ def test_every_public_name_is_documented():
         "priors",
         "distribution",
         "posterior_density",
+        "simulation",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:
