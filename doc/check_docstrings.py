@@ -17,6 +17,7 @@ MODULES = (
     "skmdn.coordinates",
     "skmdn.covering",
     "skmdn.datasets",
+    "skmdn.diagnostics",
     "skmdn.distribution",
     "skmdn.embeddings",
     "skmdn.families",
@@ -40,7 +41,7 @@ MODULES = (
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
-FULL |= {"skmdn.simulation"}
+FULL |= {"skmdn.simulation", "skmdn.diagnostics"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

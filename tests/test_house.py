@@ -181,6 +181,7 @@ def test_every_public_name_is_documented():
         "distribution",
         "posterior_density",
         "simulation",
+        "diagnostics",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:
