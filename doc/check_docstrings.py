@@ -33,6 +33,7 @@ MODULES = (
     "skmdn.potentials",
     "skmdn.report",
     "skmdn.simulation",
+    "skmdn.spaces",
     "skmdn.special",
     "skmdn.tails",
     "skmdn.training",
@@ -42,6 +43,7 @@ MODULES = (
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
 FULL |= {"skmdn.simulation", "skmdn.diagnostics"}
+FULL |= {"skmdn.spaces"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

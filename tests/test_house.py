@@ -182,6 +182,7 @@ def test_every_public_name_is_documented():
         "posterior_density",
         "simulation",
         "diagnostics",
+        "spaces",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:

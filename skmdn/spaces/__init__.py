@@ -1,0 +1,30 @@
+"""Spaces of named variables: from what a simulator returns to what is learned."""
+
+from .base import Space, space_from_prior
+from .elementwise import Constrain, Custom, Log, Sqrt, Standardize
+from .structural import (
+    AsSet,
+    AsTimeSeries,
+    Broadcast,
+    Concatenate,
+    Drop,
+    OneHot,
+    Rename,
+)
+
+__all__ = [
+    "AsSet",
+    "AsTimeSeries",
+    "Broadcast",
+    "Concatenate",
+    "Constrain",
+    "Custom",
+    "Drop",
+    "Log",
+    "OneHot",
+    "Rename",
+    "Space",
+    "Sqrt",
+    "Standardize",
+    "space_from_prior",
+]
