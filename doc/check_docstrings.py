@@ -35,6 +35,7 @@ MODULES = (
     "skmdn.simulation",
     "skmdn.spaces",
     "skmdn.special",
+    "skmdn.supports",
     "skmdn.tails",
     "skmdn.training",
 )

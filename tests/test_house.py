@@ -40,6 +40,7 @@ TORCH_ONLY = {
     "special",
     "stacking",
     "steps",
+    "supports",
     "tails",
     "training",
 }
