@@ -43,8 +43,7 @@ MODULES = (
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
-FULL |= {"skmdn.simulation", "skmdn.diagnostics"}
-FULL |= {"skmdn.spaces"}
+FULL |= {"skmdn.simulation", "skmdn.diagnostics", "skmdn.spaces"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

@@ -1,7 +1,8 @@
 """Spaces of named variables: from what a simulator returns to what is learned."""
 
 from .base import Space, space_from_prior
-from .elementwise import Constrain, Custom, Log, Sqrt, Standardize
+from .custom import Custom
+from .elementwise import Constrain, Log, Sqrt, Standardize
 from .structural import (
     AsSet,
     AsTimeSeries,

@@ -220,7 +220,7 @@ def test_exact_posteriors_are_calibrated(tasks, name):
     report = sbc(
         task.posterior,
         task,
-        n_simulations=300,
+        n_simulations=200,
         n_samples=99,
         quantities={"log_likelihood": task.log_likelihood},
         random_state=0,
@@ -262,7 +262,7 @@ def test_two_moons_that_leave_the_square_lose_their_mass(tasks):
 
 
 def test_the_best_score_of_two_moons(tasks):
-    data = tasks["two_moons"].sample(400, random_state=0)
+    data = tasks["two_moons"].sample(300, random_state=0)
     log_prob = tasks["two_moons"].posterior.log_prob(data["x"], data["theta"])
     assert within_standard_errors(log_prob, 3.811, 0)
 

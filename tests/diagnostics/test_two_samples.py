@@ -14,13 +14,17 @@ def normals(n, d=2, seed=0, shift=0.0):
 
 
 @pytest.mark.parametrize("classifier", ["mlp", "forest", LogisticRegression()])
-def test_c2st_of_equal_and_of_distant_samples(classifier):
+def test_c2st_cannot_tell_equal_samples(classifier):
+    accuracy = c2st(normals(60), normals(60, seed=1), classifier=classifier, n_folds=2)
+    assert abs(accuracy - 0.5) < 4 * 0.5 / np.sqrt(120)
+
+
+@pytest.mark.parametrize("classifier", ["forest", LogisticRegression()])
+def test_c2st_tells_distant_samples(classifier):
     a, b = normals(60), normals(60, seed=1)
-    few = {"n_folds": 2, "classifier": classifier}
-    equal = c2st(a, b, **few)
-    assert abs(equal - 0.5) < 4 * 0.5 / np.sqrt(120)
-    assert c2st(a[:20], b[:20] + 20.0, **few) == 1.0
-    assert equal == c2st(a, b, **few)
+    assert c2st(a, b + 20.0, classifier=classifier, n_folds=2) == 1.0
+    first, again = (c2st(a, b, classifier=classifier, n_folds=2) for _ in range(2))
+    assert first == again
 
 
 def test_c2st_is_the_best_accuracy_for_a_shift():
@@ -58,13 +62,13 @@ def test_mmd_is_unbiased():
     rng = np.random.default_rng(0)
     equal = [
         squared_mmd(rng.normal(size=(8, 2)), rng.normal(size=(8, 2)), bandwidth=1.0)
-        for _ in range(2000)
+        for _ in range(1000)
     ]
     assert within_standard_errors(np.array(equal), 0.0, 0)
     assert min(equal) < 0
     apart = [
         squared_mmd(rng.normal(size=(8, 1)), 1 + rng.normal(size=(8, 1)), bandwidth=1.0)
-        for _ in range(2000)
+        for _ in range(1000)
     ]
     # E k(a, b) of normals of variance 1 whose means are m apart.
     exact = 2 / np.sqrt(3) * (1 - np.exp(-0.5 / 3))
@@ -80,11 +84,11 @@ def test_misspecification_holds_its_level(m):
             misspecification_test(
                 rng.normal(size=(m, 2)), simulated, n_null=99, random_state=i
             ).p_value
-            for i in range(150)
+            for i in range(80)
         ]
     )
-    assert (p_values <= 0.1).sum() < stats.binom.isf(1e-3, 150, 0.1)
-    assert (p_values <= 0.5).sum() > stats.binom.ppf(1e-3, 150, 0.5)
+    assert (p_values <= 0.1).sum() < stats.binom.isf(1e-3, 80, 0.1)
+    assert (p_values <= 0.5).sum() > stats.binom.ppf(1e-3, 80, 0.5)
 
 
 def test_misspecification_is_seen():
