@@ -17,6 +17,7 @@ MODULES = (
     "skmdn.coordinates",
     "skmdn.covering",
     "skmdn.datasets",
+    "skmdn.diagnostics",
     "skmdn.distribution",
     "skmdn.embeddings",
     "skmdn.entropy",
@@ -33,6 +34,8 @@ MODULES = (
     "skmdn.posterior_density",
     "skmdn.potentials",
     "skmdn.report",
+    "skmdn.simulation",
+    "skmdn.spaces",
     "skmdn.special",
     "skmdn.supports",
     "skmdn.tails",
@@ -42,6 +45,7 @@ MODULES = (
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
+FULL |= {"skmdn.simulation", "skmdn.diagnostics", "skmdn.spaces"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}
 
 

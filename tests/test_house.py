@@ -183,6 +183,9 @@ def test_every_public_name_is_documented():
         "priors",
         "distribution",
         "posterior_density",
+        "simulation",
+        "diagnostics",
+        "spaces",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:
