@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .families import Family, make_family
+from .families import Family, Transformed, make_family
+from .supports import Support
 
 __all__ = ["Composition"]
 
@@ -112,6 +113,30 @@ class Composition:
     def in_units(self, scale: Sequence[float], shift: Sequence[float]) -> "Composition":
         """Return the families of ``(y - shift) / scale``."""
         families = tuple(family.in_units(scale, shift) for family in self.families)
+        return Composition(families, self.places, self.names)
+
+    def onto(self, support: Support) -> "Composition":
+        """Return the components taken onto intervals.
+
+        Raises
+        ------
+        ValueError
+            If a family has a support of its own.
+        """
+        if not support.bounded:
+            return self
+        families = tuple(
+            Transformed(family, support.low, support.high) for family in self.families
+        )
+        return Composition(families, self.places, self.names)
+
+    @property
+    def inner(self) -> "Composition":
+        """The components on the real line, which :meth:`onto` took from there."""
+        families = tuple(
+            family.base if isinstance(family, Transformed) else family
+            for family in self.families
+        )
         return Composition(families, self.places, self.names)
 
     def order(self, n_members: int = 1) -> list[int]:

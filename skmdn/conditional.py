@@ -2,13 +2,10 @@
 
 import copy
 import math
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
@@ -38,6 +35,8 @@ from .networks import MLP, MixtureEnsemble, MixtureHead, MixtureNetwork
 from .objectives import MixtureObjective
 from .penalty import MixturePrior, start_and_end
 from .predictive import PredictiveQueries, row_chunks
+from .rows import Rows, feature_types
+from .supports import Support
 from .targets import (
     Targets,
     check_intervals,
@@ -78,32 +77,11 @@ _SHAPING = (
     "n_estimators",
     "temperature",
     "min_scale",
+    "support",
 )
 
 # early_stopping="auto": fewer rows cannot spare any for validation.
 _MIN_ROWS_EARLY_STOPPING = 50
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training rows as arrays: X and y two-dimensional, weights positive.
-
-    Features that are ``streamed`` stay where they are, on disk.
-    """
-
-    X: np.ndarray | ChosenRows
-    y: Targets
-    weights: np.ndarray
-    streamed: bool
-
-    def count(self) -> float:
-        """Return how many rows these are worth to a prior that counts once.
-
-        A row of weight 2 is worth two rows. Weights below 1 count as one row each:
-        they are shares, not counts, and a sum of 1 must not make the prior as
-        strong as all the data.
-        """
-        return max(float(self.weights.sum()), float(len(self.weights)))
 
 
 class ConditionalMixture(
@@ -122,9 +100,15 @@ class ConditionalMixture(
         Parameters that cannot be used are refused by fit, not here.
         """
         try:
-            return Composition.make(self.family, 1).positive
+            return self._made_composition(1)[1].positive
         except (TypeError, ValueError):
             return False
+
+    def _made_composition(self, n_outputs):
+        """Return the support and the components that the user sees."""
+        support = Support.parse(self.support, n_outputs)
+        made = Composition.make(self.family, self.n_components, self.covariance_type)
+        return support, made.onto(support)
 
     def _goes_on(self):
         """Tell whether fit continues an earlier one."""
@@ -139,7 +123,7 @@ class ConditionalMixture(
             X,
             y,
             reset=reset,
-            dtype=_types(X),
+            dtype=feature_types(X),
             multi_output=True,
             y_numeric=True,
             ensure_min_samples=2,
@@ -165,7 +149,7 @@ class ConditionalMixture(
 
     def _checked_X(self, X):
         check_is_fitted(self, "module_")
-        return validate_data(self, X, reset=False, dtype=_types(X))
+        return validate_data(self, X, reset=False, dtype=feature_types(X))
 
     def _checked_targets(self, y, y_upper):
         """Return targets in the form of those of fit."""
@@ -218,19 +202,18 @@ class ConditionalMixture(
                 )
             return generator
         self._x_scaler = Standardizer.fit(rows.X, rows.weights)
-        self._composition = Composition.make(
-            self.family, self.n_components, self.covariance_type
-        )
+        self._support, self._composition = self._made_composition(self.n_outputs_)
         self._check_support(rows.y)
-        values = rows.y.values(self._composition)
-        self._y_scaler = target_units(values, rows.weights, self._composition)
+        inner, line = self._composition.inner, rows.on_the_line(self._support)
+        values = line.y.values(inner)
+        self._y_scaler = target_units(values, rows.weights, inner)
         self._spread = None
-        if self._composition.units == "none":
+        if inner.units == "none":
             self._spread = column_spreads(values, rows.weights)
         self._repeats = repeated_share(rows.X) > _REPEATED
         self.resolution_ = found_resolution(self.resolution, rows.y, self._composition)
         self._shaped_by, self._end_temperature = shape, end
-        networks = self._networks(rows, weight_source, held_out=hold_out > 0.0)
+        networks = self._networks(line, weight_source, held_out=hold_out > 0.0)
         self.module_ = networks.to(device)
         return generator
 
@@ -242,13 +225,11 @@ class ConditionalMixture(
                 "hidden_layer_sizes must hold positive integers, got "
                 f"{self.hidden_layer_sizes!r}."
             )
-        composition = self._composition.in_units(
-            tuple(self._y_scaler.scale.tolist()), tuple(self._y_scaler.mean.tolist())
+        units, inner = self._y_scaler, self._composition.inner
+        composition = inner.in_units(
+            tuple(units.scale.tolist()), tuple(units.mean.tolist())
         )
-        values = rows.y.values(self._composition)
-        start = marginal_components(
-            values, rows.weights, self._composition, self._y_scaler
-        )
+        start = marginal_components(rows.y.values(inner), rows.weights, inner, units)
         networks = []
         for view in views_for(self.embedding, *rows.X.shape, held_out):
             block = view.input_block(
@@ -372,17 +353,19 @@ class ConditionalMixture(
             y=rows.y.lower,
             metadata={"sample_weight": rows.weights} | rows.y.metadata(),
         )
+        rows = rows.on_the_line(self._support)
         # Held-out rows choose the state, so that rounding errors do no harm.
         by_hand = rows.y.plain and not (self.x_noise or self.y_noise)
         prior = self._prior()
         standard = all(ClosedFormGradient.applies(net, prior) for net in networks)
         single = bool(hold_out and standard and by_hand)
         data = self._tensors(rows, torch.float32 if single else torch.float64)
-        self._log_scale = log_volume(
-            rows.y, rows.weights, self._y_scaler, self._composition
+        self._log_scale = rows.log_slope(self._support) + log_volume(
+            rows.y, rows.weights, self._y_scaler, self._composition.inner
         )
         resolution = None
-        if self.resolution_:
+        # On the line cells have no common width.
+        if self.resolution_ and not self._support.bounded:
             width = self.resolution_ / np.abs(self._y_scaler.scale)
             resolution = to_tensor(width, device=data[1].device)
         start, end = start_and_end(self.temperature)
@@ -450,7 +433,7 @@ class ConditionalMixture(
                     self.module_(x, temperature).map(lambda t: t.cpu().double())
                 )
         mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
-        if self._composition.units != "none":
+        if self._composition.inner.units != "none":
             mixture = mixture.affine(
                 to_tensor(self._y_scaler.scale), to_tensor(self._y_scaler.mean)
             )
@@ -487,11 +470,3 @@ class ConditionalMixture(
 
     def _n_rows_together(self) -> int:
         return min(network.n_rows_together() for network in self.module_.networks)
-
-
-def _types(X: ArrayLike) -> list[Any]:
-    """Return the types that are used as they are: any that lies on disk."""
-    types: list[Any] = [np.float64, np.float32]
-    if isinstance(X, np.memmap) and X.dtype.kind in "fiub":
-        types.append(X.dtype)
-    return types

@@ -65,6 +65,10 @@ class MixtureDensityRegressor(ConditionalMixture):
     min_scale : float or "auto", default="auto"
         Smallest standard deviation of a component, as a share of the target's.
         "auto" is 0.001.
+    support : pair of float, or list of pairs, default=None
+        Ends (low, high) of an open interval that holds the target, of all outputs or
+        of each; None for no end. Components of the real line are taken onto it by a
+        change of variables: exponential towards one end, logistic between two.
     resolution : float, "auto" or None, default="auto"
         What the targets were rounded to. :meth:`log_prob` and :meth:`score` are then
         log probabilities of cells of this width. "auto" finds it for one output that
@@ -213,6 +217,7 @@ class MixtureDensityRegressor(ConditionalMixture):
             StrOptions({"auto"}),
             Interval(numbers.Real, 0, None, closed="neither"),
         ],
+        "support": [list, tuple, None],
         "resolution": [
             StrOptions({"auto"}),
             Interval(numbers.Real, 0, None, closed="neither"),
@@ -257,6 +262,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         weights_prior=None,
         scales_prior="auto",
         min_scale="auto",
+        support=None,
         resolution="auto",
         x_noise=0.0,
         y_noise=0.0,
@@ -284,6 +290,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         self.weights_prior = weights_prior
         self.scales_prior = scales_prior
         self.min_scale = min_scale
+        self.support = support
         self.resolution = resolution
         self.x_noise = x_noise
         self.y_noise = y_noise

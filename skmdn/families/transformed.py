@@ -72,9 +72,9 @@ class Transformed(Family):
         known = self.base.gaussian or isinstance(self.base, IndependentFamily)
         if self.base.discrete or not known or self.base.support() != "all real numbers":
             raise ValueError(
-                f"{self.base!r} cannot be taken onto an interval: only normal "
-                "components can, and families with independent outputs on all real "
-                "numbers."
+                f"{self.base!r} cannot be taken onto an interval (support=): normal "
+                "components can, and families with independent outputs on all "
+                "real numbers."
             )
         ends = Support(self.low, self.high)
         object.__setattr__(self, "low", ends.low)
