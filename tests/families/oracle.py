@@ -129,6 +129,24 @@ def check_links(family, points, min_scale=0.05):
                 )
 
 
+def check_outside(family, points, min_scale=0.05):
+    """There is no density, nothing is NaN, and no gradient is either."""
+    raw = random_raw(family, (), 2, 1, 3)
+    for y in points:
+        leaves = {name: value.clone().requires_grad_() for name, value in raw.items()}
+        params, point = family.from_raw(leaves, min_scale), at(y)
+        density = family.log_density(params, point)
+        assert (density == -math.inf).all()
+        interval = family.log_interval(params, point - 0.5, point + 0.5)
+        for value in (density, *family.log_tails(params, point), interval):
+            assert not value.isnan().any()
+            total = torch.where(value.isfinite(), value, 0.0).sum()
+            for gradient in torch.autograd.grad(
+                total, leaves.values(), allow_unused=True, retain_graph=True
+            ):
+                assert gradient is None or gradient.isfinite().all()
+
+
 def check_start(family, centers, spreads, rtol=1e-6):
     """The start has the means and deviations that were asked for, where it can."""
     raw = family.start(tensor(centers), tensor(spreads), 0.01)

@@ -140,6 +140,8 @@ def test_outside_the_support(case, outside):
     assert (cdf[0], sf[0]) == ((0.0, 1.0) if outside <= 0 else (1.0, 0.0))
     (value[1] + value[0].exp() + cdf.sum() + sf.sum()).sum().backward()
     assert all(v.grad.isfinite().all() for v in [*raw.values(), y])
+    if math.isfinite(outside):
+        oracle.check_outside(family, [outside])
 
 
 def test_nan_is_outside(case):
