@@ -112,6 +112,20 @@ class RowwiseMixture:
             )
         return chosen
 
+    def _known(self, values: ArrayLike, n: int) -> Tensor:
+        """Return values of ``n`` outputs for each row."""
+        n_rows = self.mixture.batch_shape[0]
+        known = np.asarray(values, dtype=np.float64)
+        if n == 1 and known.shape in ((), (1,), (n_rows,)):
+            known = known.reshape(-1, 1)
+        known = np.atleast_2d(known)
+        if known.shape not in ((1, n), (n_rows, n)):
+            raise ValueError(
+                f"values has shape {np.shape(values)}; expected "
+                f"({n_rows}, {n}) or ({n},)."
+            )
+        return checked_points(known, "values").expand(n_rows, -1)
+
     def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
         """Return a result per row, without the axes that the target lacks."""
         array = self._without_outputs(result, output_axes)
