@@ -30,6 +30,7 @@ MODULES = (
     "skmdn.objectives",
     "skmdn.parameter_space",
     "skmdn.panels",
+    "skmdn.peaks",
     "skmdn.plotting",
     "skmdn.posterior_density",
     "skmdn.potentials",

@@ -13,7 +13,7 @@ from torch import Tensor
 from .bridge import gaussian_mixture, generator_from, to_tensor
 from .entropy import sampled_entropy
 from .mixture import Mixture
-from .rowwise import PER_COMPONENT, RowwiseMixture, checked_points, explained, frozen
+from .rowwise import PER_COMPONENT, RowwiseMixture, explained, frozen
 
 __all__ = ["PredictiveDistribution"]
 
@@ -180,14 +180,21 @@ class PredictiveDistribution(RowwiseMixture):
         return self._rows(self.mixture.covariance(), 2)
 
     def mode(self) -> np.ndarray:
-        """Return the point of highest density.
+        """Return the point of highest density, or the likeliest of discrete points.
 
         Returns
         -------
         mode : ndarray of shape (n_samples[, n_outputs])
-            Found by :func:`skmdn.modes.highest_mode`.
+            Found by :func:`skmdn.modes.highest_mode`; an end of the support where the
+            density grows without bound.
+
+        Raises
+        ------
+        ValueError
+            If there are points with a probability beside a density.
         """
-        cost = self.n_components**2 * self.n_outputs
+        each = self.n_components if self.mixture.gaussian else PER_COMPONENT
+        cost = self.n_components * each * self.n_outputs
         return self._rows(self._by_rows(lambda part: part.mode(), cost), 1)
 
     # Densities.
@@ -479,17 +486,7 @@ class PredictiveDistribution(RowwiseMixture):
         chosen = self._outputs(outputs)
         if len(chosen) == self.n_outputs:
             raise ValueError("At least one output must stay unknown.")
-        n_rows = self.mixture.batch_shape[0]
-        known = np.asarray(values, dtype=np.float64)
-        if len(chosen) == 1 and known.shape in ((), (1,), (n_rows,)):
-            known = known.reshape(-1, 1)
-        known = np.atleast_2d(known)
-        if known.shape not in ((1, len(chosen)), (n_rows, len(chosen))):
-            raise ValueError(
-                f"values has shape {np.shape(values)}; expected "
-                f"({n_rows}, {len(chosen)}) or ({len(chosen)},)."
-            )
-        fixed = checked_points(known, "values").expand(n_rows, -1)
+        fixed = self._known(values, len(chosen))
         explained(self.mixture.marginal(chosen), fixed)
         return PredictiveDistribution(
             self.mixture.condition(chosen, fixed), False, self.single, self.layout

@@ -471,12 +471,7 @@ class Mixture:
 
         See :func:`skmdn.modes.highest_mode`.
         """
-        self._need_gaussians("mode")
         return highest_mode(self)
-
-    def _need_gaussians(self, query: str) -> None:
-        if not self.gaussian:
-            raise TypeError(f"{query} has a closed form for normal components only.")
 
     def entropy(self) -> Tensor:
         """Return the entropy of one-dimensional mixtures in nats.

@@ -78,8 +78,49 @@ class RowwiseMixture:
             Its weights sum to 1: they say which network speaks, not how likely the
             component is.
         """
-        chosen = self.mixture.choose(sorted(self._places(name)))
-        return type(self)(chosen, self.univariate, self.single)
+        places = self._places(name)
+        chosen = self.mixture.choose(sorted(places))
+        family = chosen.blocks[0].family
+        alone = Composition((family,), ((0,),), (name,))
+        return type(self)(chosen, self.univariate, self.single, alone)
+
+    @property
+    def aleatoric_var(self) -> np.ndarray:
+        """Variance within the networks, on average: noise that all of them see."""
+        return self._rows(self._split_variance()[0], 1)
+
+    @property
+    def epistemic_var(self) -> np.ndarray:
+        """Variance of the networks' means: how far they disagree about the mean."""
+        return self._rows(self._split_variance()[1], 1)
+
+    def _split_variance(self) -> tuple[Tensor, Tensor]:
+        """Return the variance within the networks and between their means."""
+        n_each = self.n_components if self.layout is None else self.layout.n_components
+        weights, means, stds = (
+            self._components(part).unflatten(1, (-1, n_each))
+            for part in (
+                self.mixture.weights.unsqueeze(-1),
+                self.mixture.component_means(),
+                self.mixture.component_stds(),
+            )
+        )
+        share = weights.sum(2, keepdim=True)
+        # A network or a component of no weight says nothing, whatever its moments.
+        within = torch.where(share > 0.0, weights / share, 0.0)
+
+        def average(values: Tensor, by: Tensor) -> Tensor:
+            return values.masked_fill(by == 0.0, 0.0).mul(by).sum(2, keepdim=True)
+
+        def spread(values: Tensor, mean: Tensor) -> Tensor:
+            return torch.where(mean.isinf(), torch.inf, values - mean).square()
+
+        centers = average(means, within)
+        noise = average(stds.square() + spread(means, centers), within)
+        noise, centers, share = (v.transpose(1, 2) for v in (noise, centers, share))
+        mean = average(centers, share)
+        parts = average(noise, share), average(spread(centers, mean), share)
+        return parts[0][:, 0, 0], parts[1][:, 0, 0]
 
     def _places(self, name: str) -> list[int]:
         """Return where the components of this name are in the mixture."""
@@ -111,6 +152,20 @@ class RowwiseMixture:
                 f"{self.n_outputs}."
             )
         return chosen
+
+    def _known(self, values: ArrayLike, n: int) -> Tensor:
+        """Return values of ``n`` outputs for each row."""
+        n_rows = self.mixture.batch_shape[0]
+        known = np.asarray(values, dtype=np.float64)
+        if n == 1 and known.shape in ((), (1,), (n_rows,)):
+            known = known.reshape(-1, 1)
+        known = np.atleast_2d(known)
+        if known.shape not in ((1, n), (n_rows, n)):
+            raise ValueError(
+                f"values has shape {np.shape(values)}; expected "
+                f"({n_rows}, {n}) or ({n},)."
+            )
+        return checked_points(known, "values").expand(n_rows, -1)
 
     def _rows(self, result: Tensor, output_axes: int = 0) -> np.ndarray:
         """Return a result per row, without the axes that the target lacks."""

@@ -38,6 +38,7 @@ TORCH_ONLY = {
     "penalty",
     "priors",
     "panels",
+    "peaks",
     "quantiles",
     "special",
     "stacking",
