@@ -2,9 +2,9 @@
 When two rows in a hundred are wrong
 ====================================
 
-A few targets are far off. A normal component has to become wide enough for them, and its
-interval then says little about all others. A Student component learns that its tails
-are heavy, and stays narrow.
+A few targets are far off. A normal component has to become wide enough for them, and
+its interval then says little about all others. A Student component learns that its
+tails are heavy, and stays narrow.
 """
 
 # %%
@@ -61,10 +61,10 @@ axes[0].set_ylabel("y")
 plt.show()
 
 # %%
-# How unlikely is a reading? The probability of one at least as far from the median sorts
-# the rows. Below one in a hundred, nearly all come from the broken sensor.
+# How unlikely is a reading? The probability of one at least as far from the median
+# sorts the rows. Below one in a hundred, nearly all come from the broken sensor.
 
 dist = models["student_t"].predict_distribution(X_new)
-tail = 2 * np.minimum(dist.cdf(y_new), dist.sf(y_new))
+rare = 2 * np.minimum(dist.cdf(y_new), dist.sf(y_new)) < 0.01
 far = np.abs(y_new - np.sin(3 * X_new[:, 0])) > 1
-print(f"{(tail < 0.01).sum()} readings below 1 %, {far[tail < 0.01].mean():.0%} far off")
+print(f"{rare.sum()} readings below 1 %, {far[rare].mean():.0%} of them far off")

@@ -2,13 +2,13 @@
 What will the claim cost?
 =========================
 
-Most policies have no claim in a year, and the claims there are range from small to very
-large. The target is either 0 or positive: a point mass and a gamma component say exactly
-that, and normal components promise negative amounts.
+Most policies have no claim in a year, and the claims there are range from small to
+very large. The target is either 0 or positive: a point mass and a gamma component say
+exactly that, and normal components promise negative amounts.
 """
 
 # %%
-# The chance of a claim and its size both depend on the driver's age, here from 18 to 80.
+# The chance of a claim and its size both depend on the driver's age, from 18 to 80.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,4 +70,4 @@ plt.show()
 # %%
 # The mean of the whole mixture is the price of the risk.
 
-print(f"mean claim per policy: {model.predict(X_new).mean():.0f}, was {y_new.mean():.0f}")
+print(f"mean per policy: {model.predict(X_new).mean():.0f}, was {y_new.mean():.0f}")

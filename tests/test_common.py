@@ -6,7 +6,15 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmdn import MixtureDensityRegressor
-from skmdn.families import FAMILIES, Beta, PointMass, StudentT, TruncatedNormal
+from skmdn.families import (
+    FAMILIES,
+    Beta,
+    Normal,
+    PointMass,
+    StudentT,
+    Transformed,
+    TruncatedNormal,
+)
 from skmdn.gaussian_mixture import MAPGaussianMixture
 from skmdn.priors import Dirichlet, InverseGamma, Softball
 
@@ -54,6 +62,7 @@ KINDS = {
     **{name: name for name in FAMILIES if name != "normal"},
     "beta": Beta(-1e3, 1e3),
     "truncated_normal": TruncatedNormal(-1e3, 1e3),
+    "transformed": Transformed(Normal(), -1e3, 1e3),
     "with a mass": ["normal", PointMass(0.0)],
     "three families": {
         "bulk": "normal",
@@ -224,7 +233,8 @@ def test_weights_equal_repetition_for_every_family(name):
     rng = np.random.RandomState(42)
     X = rng.rand(15, 30)
     y = rng.randint(0, 2, size=15).astype(float) + (name in POSITIVE)
-    family = Beta(-1.0, 2.0) if name == "beta" else KINDS[name]
+    narrow = {"beta": Beta(-1.0, 2.0), "transformed": Transformed(Normal(), -1.0, 2.0)}
+    family = narrow.get(name, KINDS[name])
     model = MixtureDensityRegressor(2, family=family, random_state=0)
     # A narrow beta law has a + b up to 1e7, and so many digits less.
     check_weights_equal_repetition(model, X, y, rng, 1e-5 if name == "beta" else 1e-7)
