@@ -19,7 +19,7 @@ References
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ __all__ = ["HeldOutPredictions", "stacking_weights"]
 
 # Logarithms of the common factor.
 _SPREADS = (-1.0, 0.6, 33)
+_COARSE = 4
 
 # Rows that speak for the factor 1, for each row that judges: these have also chosen
 # each member's state, so that they promise too much.
@@ -114,17 +115,26 @@ class HeldOutPredictions:
         return self.pool(shares, log_factor) @ self.weights
 
     def best_spread(self, shares: Tensor) -> Tensor:
-        """Return the logarithm of the factor of all scales that suits the pool."""
+        """Return the logarithm of the factor of all scales that suits the pool.
+
+        A coarse search, then a fine one around the best.
+        """
         weights = self.weights
         n_pseudo = _PSEUDO_SPREAD * len(weights)
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
-        totals = [
-            self.total(shares, log_factor) - n_pseudo * log_factor.square()
-            for log_factor in log_factors
-        ]
-        return log_factors[torch.stack(totals).argmax()] + _MARGIN / len(weights)
+        found: dict[int, float] = {}
+
+        def look(places: Iterable[int]) -> int:
+            for i in set(places) - set(found):
+                total = self.total(shares, log_factors[i])
+                found[i] = float(total - n_pseudo * log_factors[i].square())
+            return max(sorted(found), key=found.__getitem__)
+
+        near = look(range(0, len(log_factors), _COARSE))
+        first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
+        return log_factors[look(range(first, last))] + _MARGIN / len(weights)
 
 
 def stacking_weights(

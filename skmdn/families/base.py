@@ -210,12 +210,15 @@ class Family(ABC):
         log_likelihood : Tensor of shape (..., n_components)
         """
         known, between = low == high, low < high
-        total = self.log_density(params, torch.where(known, low, 0.0))
-        total = torch.where(known, total, 0.0)
+        parts = []
+        if bool(known.any()) or not bool(between.any()):
+            density = self.log_density(params, torch.where(known, low, 0.0))
+            parts.append(torch.where(known, density, 0.0))
         if bool(between.any()):
             ends = torch.where(between, low, 0.0), torch.where(between, high, 1.0)
             inside = self.log_interval(params, *ends)
-            total = torch.where(between, inside, total)
+            parts.append(torch.where(between, inside, 0.0))
+        total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return total.sum(-1)
 
     @abstractmethod
