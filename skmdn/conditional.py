@@ -100,7 +100,8 @@ class ConditionalMixture(
         Parameters that cannot be used are refused by fit, not here.
         """
         try:
-            return self._made_composition(1)[1].positive
+            support = Support.parse(self.support, 1)
+            return Composition.make(self.family, 1).onto(support).positive
         except (TypeError, ValueError):
             return False
 

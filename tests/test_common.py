@@ -179,6 +179,15 @@ def test_the_tag_for_positive_targets_follows_the_family(family, positive):
     assert tags.target_tags.positive_only is positive
 
 
+@pytest.mark.parametrize(
+    ("support", "positive"),
+    [(None, False), ((0.0, None), True), ((-9.0, 9.0), False), ("positive", False)],
+)
+def test_the_tag_for_positive_targets_follows_the_support(support, positive):
+    tags = MixtureDensityRegressor(support=support).__sklearn_tags__()
+    assert tags.target_tags.positive_only is positive
+
+
 @pytest.mark.draws_from_numpy
 @pytest.mark.parametrize(
     "check",
