@@ -14,6 +14,9 @@ from numpydoc.validate import ERROR_MSGS, validate
 MODULES = (
     "skmdn",
     "skmdn.bridge",
+    "skmdn.calibrated",
+    "skmdn.calibration",
+    "skmdn.calibrators",
     "skmdn.coordinates",
     "skmdn.covering",
     "skmdn.datasets",
@@ -22,10 +25,13 @@ MODULES = (
     "skmdn.embeddings",
     "skmdn.entropy",
     "skmdn.families",
+    "skmdn.halving",
+    "skmdn.mapped",
     "skmdn.metrics",
     "skmdn.mixture",
     "skmdn.modes",
     "skmdn.networks",
+    "skmdn.normal_scores",
     "skmdn.numerics",
     "skmdn.objectives",
     "skmdn.parameter_space",
@@ -35,6 +41,7 @@ MODULES = (
     "skmdn.posterior_density",
     "skmdn.potentials",
     "skmdn.report",
+    "skmdn.score_maps",
     "skmdn.simulation",
     "skmdn.spaces",
     "skmdn.special",
@@ -45,6 +52,7 @@ MODULES = (
 # What a user calls must document every parameter and result; inside the torch core
 # a line that states the shapes is enough.
 FULL = {"skmdn", "skmdn.datasets", "skmdn.distribution", "skmdn.metrics"}
+FULL |= {"skmdn.calibrated", "skmdn.calibration"}
 FULL |= {"skmdn.plotting", "skmdn.posterior_density"}
 FULL |= {"skmdn.simulation", "skmdn.diagnostics", "skmdn.spaces"}
 SHORT = {"PR01", "RT01", "RT03", "YD01"}

@@ -1,7 +1,9 @@
 """Every private or version-dependent scikit-learn name the package relies on."""
 
 from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import (
+    HasMethods,
     Interval,
     InvalidParameterError,
     Options,
@@ -19,10 +21,12 @@ except ImportError:
 
 __all__ = [
     "CallbackSupportMixin",
+    "HasMethods",
     "Interval",
     "InvalidParameterError",
     "Options",
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
+    "_safe_indexing",
 ]

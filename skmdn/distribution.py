@@ -13,7 +13,14 @@ from torch import Tensor
 from .bridge import gaussian_mixture, generator_from, to_tensor
 from .entropy import sampled_entropy
 from .mixture import Mixture
-from .rowwise import PER_COMPONENT, RowwiseMixture, explained, frozen
+from .rowwise import (
+    PER_COMPONENT,
+    RowwiseMixture,
+    checked_coverage,
+    checked_levels,
+    explained,
+    frozen,
+)
 
 __all__ = ["PredictiveDistribution"]
 
@@ -326,13 +333,7 @@ class PredictiveDistribution(RowwiseMixture):
         ValueError
             If a level lies outside (0, 1).
         """
-        levels = np.asarray(q, dtype=np.float64)
-        inside = (levels > 0.0) & (levels < 1.0)
-        if levels.ndim > 1 or not inside.all():
-            raise ValueError(
-                "quantiles must be a number or a list of numbers strictly between "
-                f"0 and 1, got {q!r}."
-            )
+        levels = checked_levels(q)
         level = to_tensor(levels.reshape(-1))
         per_level = 1 if self.mixture.gaussian else self.n_components
         cost = self.n_outputs * max(1, len(level)) * per_level
@@ -352,10 +353,7 @@ class PredictiveDistribution(RowwiseMixture):
         interval : ndarray of shape (n_samples, 2[, n_outputs])
             Lower and upper ends.
         """
-        if np.ndim(coverage) or not 0.0 < coverage < 1.0:
-            raise ValueError(
-                f"coverage must lie strictly between 0 and 1, got {coverage!r}."
-            )
+        coverage = checked_coverage(coverage)
         return self.ppf([0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage])
 
     def crps(self, y: ArrayLike) -> np.ndarray:

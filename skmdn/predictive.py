@@ -57,7 +57,7 @@ class PredictiveQueries:
         if return_std:
             both = self._query(X, lambda dist: np.stack([dist.mean(), dist.std()], 1))
             return both[:, 0], both[:, 1]
-        return self._query(X, PredictiveDistribution.mean)
+        return self._query(X, lambda dist: dist.mean())
 
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Return exact conditional quantiles, which never cross.

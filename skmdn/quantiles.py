@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .numerics import find_root, least_exponent, own_units
 
-__all__ = ["bracketed_quantiles", "normal_quantiles"]
+__all__ = ["at_masses", "bracketed_quantiles", "normal_quantiles"]
 
 # Numbers at work at a time: few enough for the processor's cache.
 _BLOCK = 2**14
@@ -419,10 +419,10 @@ def bracketed_quantiles(mixture: Any, q: Tensor) -> Tensor:
     stds = expanded.component_stds()
     stds = stds.masked_fill((stds == 0.0) | ~stds.isfinite(), math.inf).amin(-2)
     xtol = torch.finfo(q.dtype).eps * stds.masked_fill(stds.isinf(), 1.0)
-    return _at_masses(expanded, find_root(residual, low, high, xtol))
+    return at_masses(expanded, find_root(residual, low, high, xtol))
 
 
-def _at_masses(mixture: Any, points: Tensor) -> Tensor:
+def at_masses(mixture: Any, points: Tensor) -> Tensor:
     """Move points that are next to one with a probability onto it."""
     tolerance = _SNAP * (1.0 + points.abs())
     for block in mixture.blocks:

@@ -13,7 +13,15 @@ from .bridge import to_numpy, to_tensor
 from .composition import Composition
 from .mixture import Mixture
 
-__all__ = ["PER_COMPONENT", "RowwiseMixture", "checked_points", "explained", "frozen"]
+__all__ = [
+    "PER_COMPONENT",
+    "RowwiseMixture",
+    "checked_coverage",
+    "checked_levels",
+    "checked_points",
+    "explained",
+    "frozen",
+]
 
 # Numbers that quadrature counts for each component: so many that some ten rows of a
 # large ensemble are worked together.
@@ -231,6 +239,27 @@ class RowwiseMixture:
             f"y has shape {np.shape(y)}; expected ({n_rows}{tail}) for one point per "
             f"row, or (1 or {n_rows}, n_points{tail}) for several."
         )
+
+
+def checked_levels(q: ArrayLike) -> np.ndarray:
+    """Return the levels of quantiles, or refuse what is none."""
+    levels = np.asarray(q, dtype=np.float64)
+    inside = (levels > 0.0) & (levels < 1.0)
+    if levels.ndim > 1 or not inside.all():
+        raise ValueError(
+            "quantiles must be a number or a list of numbers strictly between "
+            f"0 and 1, got {q!r}."
+        )
+    return levels
+
+
+def checked_coverage(coverage: float) -> float:
+    """Return the coverage of an interval, or refuse what is none."""
+    if np.ndim(coverage) or not 0.0 < coverage < 1.0:
+        raise ValueError(
+            f"coverage must lie strictly between 0 and 1, got {coverage!r}."
+        )
+    return float(coverage)
 
 
 def checked_points(values: np.ndarray, name: str = "y") -> Tensor:
