@@ -24,4 +24,5 @@ doc:  ## The site, in doc/_build/html; the examples run
 bench:  ## Timings, into benchmarks/results
 	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/members.py
 	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/queries.py
+	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/family_queries.py
 	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/steps.py

@@ -27,8 +27,8 @@ _DEVIATES = (-8.0, 8.0, 17)
 _LEAST_WEIGHT = 1e-17
 # Integers that a component may spread over.
 _MOST_INTEGERS = 100_000
-# Numbers at work at a time.
-_CHUNK = 2**20
+# Numbers at work at a time, for the processor's cache.
+_CHUNK = 2**16
 # A panel over which lengths grow by more than this is graded.
 _GRADED = 2.0
 # How many steps of the quantiles a panel is long.
