@@ -119,7 +119,7 @@ def _too_wide(panels: Grid, parts: "zip[tuple[Tensor, Tensor]]") -> Tensor:
 
 
 def _halves(panels: Grid, wide: Tensor, n_wide: int) -> tuple[Tensor, Tensor]:
-    """Return the ends of the halves; rows with fewer wide panels get some of width 0."""
+    """Return the ends of the halves, some of width 0 where fewer panels are wide."""
     chosen = wide.to(torch.int8).argsort(-1, descending=True)[:, :n_wide]
     kept = wide.gather(-1, chosen)
     low = panels.low.gather(-1, chosen)
