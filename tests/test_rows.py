@@ -6,6 +6,7 @@ from scipy.integrate import quad
 from sklearn.base import clone
 
 from skmdn import MixtureDensityRegressor
+from skmdn.closed_form import ClosedFormGradient
 from skmdn.rows import Rows
 from skmdn.supports import Support
 from skmdn.targets import Targets
@@ -73,6 +74,13 @@ def test_the_units_of_the_target_do_not_matter(table):
     assert other.score(X, 100.0 * y) == pytest.approx(expected, abs=1e-6)
     shift = other.best_validation_loss_ - one.best_validation_loss_
     assert shift == pytest.approx(np.log(100.0), abs=1e-5)
+
+
+def test_networks_of_an_interval_are_trained_by_hand(table):
+    X, y = table
+    fitted = model(support=(0.0, 40.0), max_iter=2).fit(X, y)
+    prior = fitted._prior()
+    assert all(ClosedFormGradient.applies(n, prior) for n in fitted.module_.networks)
 
 
 @pytest.mark.parametrize("covariance_type", ["diag", "full"])
