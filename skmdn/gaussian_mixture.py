@@ -47,9 +47,9 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         Largest number of steps, or of passes with ``batch_size``.
     n_init : int, default=1
         Number of runs, side by side; the best is kept.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, \
-            default="kmeans"
-        How a run begins. With "kmeans" there are spare candidates (see Notes).
+    init_params : str, default="kmeans"
+        How a run begins: "kmeans", with spare candidates (see Notes), "k-means++",
+        "random" or "random_from_data".
     weights_init : array-like of shape (n_components,), default=None
         First weights.
     means_init : array-like of shape (n_components, n_features), default=None
