@@ -2,12 +2,12 @@
 Intervals that keep their promise
 =================================
 
-A network that trains for too long believes that it knows the targets better than it does.
-Rows that it has not seen repair its distributions.
+A network that trains for too long believes that it knows the targets better than it
+does. Rows that it has not seen repair its distributions.
 """
 
 # %%
-# The noise is skewed, the model is one normal component, and nothing stops its training.
+# The noise is skewed, the model is one normal component, and nothing stops training.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +33,8 @@ model = MixtureDensityRegressor(
 )
 
 # %%
-# A third of the training rows calibrate. The conformal method guarantees the coverage of
-# its intervals; the isotonic one makes the smoother density.
+# A third of the training rows calibrate. The conformal method guarantees the coverage
+# of its intervals; the isotonic one makes the smoother density.
 
 split = ShuffleSplit(1, test_size=1 / 3, random_state=0)
 models = {"as trained": model.fit(X_train, y_train)}
