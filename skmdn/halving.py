@@ -15,6 +15,7 @@ _N_NODES = 12
 # Panels are halved until the last terms of an expansion there are this share of the
 # integral, of which the error is then far less; but not for ever.
 _TOLERANCE, _MAX_HALVINGS = 1e-8, 100
+_MOST_TOGETHER = 2**12
 
 
 class Grid(NamedTuple):
@@ -56,8 +57,8 @@ def last_terms(values: Tensor) -> Tensor:
     before, last = torch.ones_like(nodes), nodes
     for k in range(1, _N_NODES - 1):
         before, last = last, ((2 * k + 1) * nodes * last - k * before) / (k + 1)
-    tests = weights.unsqueeze(-1) * torch.stack([before, last], -1) * (_N_NODES - 1)
-    return (values @ tests).abs().amax(-1)
+    terms = torch.stack([(_N_NODES - 1.5) * before, (_N_NODES - 0.5) * last], -1)
+    return (values @ (weights.unsqueeze(-1) * terms)).abs().amax(-1)
 
 
 def halved(
@@ -89,16 +90,15 @@ def halved(
         return Grid(low, high, points, weights, values)
 
     panels = evaluated(edges[:, :-1], edges[:, 1:])
-    done = [panels]
-    totals = [
-        (panels.weights * part).abs().sum((-2, -1))
-        for part in integrands(panels.points, panels.values)
-    ]
+    done, totals = [panels], None
     for _ in range(_MAX_HALVINGS):
         parts = integrands(panels.points, panels.values)
-        wide = _too_wide(panels, zip(parts, totals, strict=True))
+        found = torch.stack([(panels.weights * p).abs().sum((-2, -1)) for p in parts])
+        # What a coarse rule has missed counts as soon as it is seen.
+        totals = found if totals is None else torch.maximum(totals, found)
+        wide = _too_wide(panels, parts, totals)
         n_wide = int(wide.sum(-1).max())
-        if n_wide == 0:
+        if not 0 < n_wide < _MOST_TOGETHER:
             break
         panels.weights.masked_fill_(wide.unsqueeze(-1), 0.0)
         panels = evaluated(*_halves(panels, wide, n_wide))
@@ -106,11 +106,11 @@ def halved(
     return Grid(*(torch.cat(parts, 1) for parts in zip(*done, strict=True)))
 
 
-def _too_wide(panels: Grid, parts: "zip[tuple[Tensor, Tensor]]") -> Tensor:
+def _too_wide(panels: Grid, parts: tuple[Tensor, ...], totals: Tensor) -> Tensor:
     """Tell for each panel if one of the integrands is far from a polynomial there."""
     low, high = panels.low, panels.high
     wide = torch.zeros_like(low, dtype=torch.bool)
-    for part, total in parts:
+    for part, total in zip(parts, totals, strict=True):
         size = last_terms(part) * (high - low)
         wide = wide | (size > _TOLERANCE * total.unsqueeze(-1))
     # Neighbours among floating-point numbers have nothing between them.
@@ -119,7 +119,7 @@ def _too_wide(panels: Grid, parts: "zip[tuple[Tensor, Tensor]]") -> Tensor:
 
 
 def _halves(panels: Grid, wide: Tensor, n_wide: int) -> tuple[Tensor, Tensor]:
-    """Return the ends of the halves, some of width 0 where fewer panels are wide."""
+    """Return ends of halves; rows with fewer wide panels get some of width 0."""
     chosen = wide.to(torch.int8).argsort(-1, descending=True)[:, :n_wide]
     kept = wide.gather(-1, chosen)
     low = panels.low.gather(-1, chosen)

@@ -10,7 +10,7 @@ from skmdn.bridge import to_tensor
 from skmdn.calibrated import CalibratedDistribution
 from skmdn.composition import Composition
 from skmdn.distribution import PredictiveDistribution
-from skmdn.families import Poisson
+from skmdn.families import Normal, PointMass, Poisson
 from skmdn.mapped import MappedMixture
 from skmdn.mixture import Block, Mixture
 from skmdn.score_maps import conformal_map, isotonic_map
@@ -213,20 +213,42 @@ def test_refusals():
         joint.mode()
     with pytest.raises(TypeError, match=r"dist\.base\.component\('bulk'\)"):
         dist.component("bulk")
+    with pytest.raises(TypeError, match=r"dist\.base\.epistemic_var"):
+        _ = dist.epistemic_var
+    with pytest.raises(TypeError, match=r"dist\.base\.aleatoric_var"):
+        _ = dist.aleatoric_var
     with pytest.raises(TypeError, match="cannot be indexed"):
         dist[0][0]
 
 
-def test_discrete_laws_have_no_mode_and_no_entropy():
+def test_laws_of_counts():
     params = {"rate": torch.full((2, 1, 1), 3.0, dtype=torch.float64)}
     counts = Mixture(torch.zeros(2, 1).double(), [Block(Poisson(), params, 1)])
     layout = Composition.make("poisson", 1)
     dist = CalibratedDistribution(MappedMixture(counts, [SKEWED]), True, layout=layout)
     assert (dist.ppf([0.1, 0.9]) % 1 == 0).all()
-    assert np.isfinite(dist.mean()).all()
-    for query in (dist.mode, dist.entropy):
-        with pytest.raises(TypeError, match="continuous components"):
-            query()
+    mass = dist.pdf(np.arange(2000.0)[None])
+    np.testing.assert_allclose(mass.sum(1), 1.0)
+    np.testing.assert_array_equal(dist.mode(), mass.argmax(1))
+    np.testing.assert_allclose(dist.entropy(), stats.entropy(mass[0]), rtol=1e-6)
+
+
+def test_a_mass_beside_a_density():
+    params = {"value": torch.zeros((2, 1, 1), dtype=torch.float64)}
+    normal = {
+        "mean": torch.ones((2, 1, 1)).double(),
+        "scale": torch.ones((2, 1, 1)).double(),
+    }
+    weights = torch.full((2, 2), 0.5, dtype=torch.float64)
+    blocks = [Block(PointMass(0.0), params, 1), Block(Normal(), normal, 1)]
+    mixture = Mixture(weights.log(), blocks)
+    dist = CalibratedDistribution(MappedMixture(mixture, [SKEWED]), True)
+    with pytest.raises(ValueError, match="no mode"):
+        dist.mode()
+    draws = dist.sample(20_000, random_state=0)
+    surprise = -dist.log_prob(draws)
+    error = 4.0 * surprise.std(1) / np.sqrt(surprise.shape[1])
+    assert (np.abs(dist.entropy() - surprise.mean(1)) < error).all()
 
 
 def test_a_skewed_law_is_repaired():
