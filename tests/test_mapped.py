@@ -130,7 +130,7 @@ def test_quantiles_invert_the_distribution_function(law, name):
         ("normals", "skew", adaptive),
         ("normals", "wide", fixed),
         ("laplace", "skew", fixed),
-        ("gamma", "ranks", fixed),
+        pytest.param("gamma", "ranks", fixed, marks=pytest.mark.slow),
     ],
 )
 def test_integrals_against_scipy(law, name, rule):
