@@ -367,7 +367,7 @@ class CalibratedDistribution(RowwiseMixture):
         crps : ndarray
             Shaped like the points, in the units of the target; lower is better.
         """
-        return self._answer(MappedMixture.crps, y, 1, self._quadrature_cost())
+        return self._answer(MappedMixture.crps, y, 1, PER_COMPONENT)
 
     def _answer(
         self,

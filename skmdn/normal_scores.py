@@ -35,6 +35,7 @@ _LEAST = 1e-290
 # Scores whose tail is a normal number.
 _ORDINARY = 36.0
 _MAX_EXPANSIONS = 60
+_NEXT = 2e-10
 _FARTHEST = 1e300
 
 
@@ -198,8 +199,12 @@ def _search(mixture: Any, scores: Tensor) -> Tensor:
     narrowest = narrowest.masked_fill(narrowest.isinf(), 1.0)
     # Next to 0, where positive variables have a tail, all digits count.
     xtol = torch.finfo(low.dtype).eps ** 8 * narrowest
+    discrete = [block.family.discrete for block in mixture.blocks]
+    if all(discrete):
+        # Next to a point with a probability is as good as there.
+        xtol = torch.full_like(xtol, _NEXT)
     points = find_root(residual, low, high, xtol)
-    if any(block.family.discrete for block in mixture.blocks):
+    if any(discrete):
         points = at_masses(mixture.unsqueeze(), points.unsqueeze(-1)).squeeze(-1)
     if bool(scores.isinf().any()):
         low, high = _component_quantiles(mixture, scores.new_tensor([[0.0], [1.0]]))

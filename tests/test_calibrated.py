@@ -137,10 +137,10 @@ def test_marginals():
 
 def test_the_entropy_of_several_outputs():
     joint = make("two outputs")
-    draws = joint.sample(20_000, random_state=0)
+    draws = joint.sample(8000, random_state=0)
     log_prob = joint.log_prob(draws)
     error = 4.0 * log_prob.std(1) / np.sqrt(log_prob.shape[1]) * np.sqrt(2.0)
-    found = joint.entropy(n_samples=20_000)
+    found = joint.entropy(n_samples=8000)
     assert (np.abs(found + log_prob.mean(1)) < error).all()
 
 
@@ -227,8 +227,8 @@ def test_laws_of_counts():
     layout = Composition.make("poisson", 1)
     dist = CalibratedDistribution(MappedMixture(counts, [SKEWED]), True, layout=layout)
     assert (dist.ppf([0.1, 0.9]) % 1 == 0).all()
-    mass = dist.pdf(np.arange(2000.0)[None])
-    np.testing.assert_allclose(mass.sum(1), 1.0)
+    mass = dist.pdf(np.arange(300.0)[None])
+    np.testing.assert_allclose(mass.sum(1), 1.0, rtol=1e-6)
     np.testing.assert_array_equal(dist.mode(), mass.argmax(1))
     np.testing.assert_allclose(dist.entropy(), stats.entropy(mass[0]), rtol=1e-6)
 
@@ -245,7 +245,7 @@ def test_a_mass_beside_a_density():
     dist = CalibratedDistribution(MappedMixture(mixture, [SKEWED]), True)
     with pytest.raises(ValueError, match="no mode"):
         dist.mode()
-    draws = dist.sample(20_000, random_state=0)
+    draws = dist.sample(8000, random_state=0)
     surprise = -dist.log_prob(draws)
     error = 4.0 * surprise.std(1) / np.sqrt(surprise.shape[1])
     assert (np.abs(dist.entropy() - surprise.mean(1)) < error).all()

@@ -107,9 +107,9 @@ def test_also_for_a_network_that_learned_something_else():
     X, y = table(300, np.random.RandomState(1))
     network = clone(QUICK).fit(X, 5.0 - y / 30.0)
     model = CalibratedDensityRegressor(FrozenEstimator(network), method="conformal")
-    found = coverages(model, table)
+    found = coverages(model, table, n_new=100)
     assert within_standard_errors(found, 0.9, axis=0)
-    X, y = table(5000, np.random.RandomState(2))
+    X, y = table(1000, np.random.RandomState(2))
     assert interval_coverage(network, X, y, 0.9) < 0.3
 
 
@@ -124,10 +124,10 @@ def test_out_of_fold_predictions_cover_about_as_much():
 
 
 @every_method
-@pytest.mark.parametrize("scale", [1 / 30, 0.5, 3.0])
+@pytest.mark.parametrize("scale", [1 / 30, 3.0])
 def test_a_wrong_scale_is_repaired(method, scale):
     rng = np.random.RandomState(0)
-    X, y = table(2000, rng)
+    X, y = table(1600, rng)
     law = FixedLaw(scale=scale)
     model = CalibratedDensityRegressor(FrozenEstimator(law), method=method)
     model.fit(X[:1000], y[:1000])
@@ -266,7 +266,7 @@ def test_weights_that_the_estimator_cannot_take():
 
 @every_method
 def test_queries(branches, method):
-    X, y, X_new, y_new = branches
+    X, y, X_new, y_new = (part[:300] for part in branches)
     split = ShuffleSplit(1, test_size=100, random_state=0)
     model = CalibratedDensityRegressor(
         clone(QUICK), method=method, cv=split, random_state=0
@@ -292,14 +292,14 @@ def test_queries(branches, method):
 @every_method
 def test_several_outputs(method):
     rng = np.random.RandomState(0)
-    X = rng.normal(size=(300, 2))
+    X = rng.normal(size=(150, 2))
     Y = X + rng.normal(size=X.shape) @ [[1.0, 0.8], [0.0, 0.6]]
     network = clone(QUICK).set_params(covariance_type="full")
     model = CalibratedDensityRegressor(network, method=method, cv=2, random_state=0)
     model.fit(X, Y)
     assert model.n_outputs_ == 2
-    assert model.predict(X).shape == (300, 2)
-    assert model.predict_interval(X).shape == (300, 2, 2)
+    assert model.predict(X).shape == (150, 2)
+    assert model.predict_interval(X).shape == (150, 2, 2)
     assert model.sample(X[:3], 4).shape == (3, 4, 2)
     np.testing.assert_allclose(
         model.log_prob(X, Y), model.predict_distribution(X).log_prob(Y)
@@ -317,19 +317,22 @@ def test_a_column_stays_a_column():
     np.testing.assert_allclose(column.log_prob(X, y), model.fit(X, y).log_prob(X, y))
 
 
-@pytest.mark.parametrize("method", ["isotonic", "conformal"])
-@pytest.mark.parametrize("family", ["poisson", ["lognormal", PointMass(0.0)]], ids=str)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("poisson", "conformal"), (["lognormal", PointMass(0.0)], "isotonic")],
+    ids=str,
+)
 def test_discrete_targets(family, method):
     rng = np.random.RandomState(0)
-    X = rng.normal(size=(150, 1))
+    X = rng.normal(size=(100, 1))
     y = rng.poisson(np.exp(0.5 + 0.3 * X[:, 0])).astype(float)
     if family != "poisson":
-        y *= rng.lognormal(size=150)
+        y *= rng.lognormal(size=100)
     network = clone(QUICK).set_params(family=family)
     model = CalibratedDensityRegressor(network, method=method, cv=2, random_state=0)
     model.fit(X, y)
     assert np.isfinite(model.score(X, y))
-    assert np.isfinite(model.predict(X[:20])).all()
+    assert np.isfinite(model.predict(X[:5])).all()
     low, high = model.predict_interval(X, 0.8).T
     assert np.mean((low <= y) & (y <= high)) > 0.75
     with pytest.raises(ValueError, match="use method='temperature'"):

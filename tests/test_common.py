@@ -6,6 +6,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmdn import MixtureDensityRegressor
+from skmdn.calibration import CalibratedDensityRegressor
 from skmdn.families import (
     FAMILIES,
     Beta,
@@ -83,7 +84,7 @@ def instances():
         ColumnTarget(covariance_type=kind, max_iter=4, random_state=0)
         for kind in ("diag", "full")
     ]
-    return regressors + columns + mixtures()
+    return regressors + columns + mixtures() + calibrated()
 
 
 def other_instances():
@@ -110,6 +111,23 @@ def mixtures():
         MAPGaussianMixture(
             covariance_type="tied", batch_size=8, scales_prior=InverseGamma()
         ),
+    ]
+
+
+def calibrated(methods=("isotonic",)):
+    """Return calibrated networks that are quickly fitted."""
+    network = MixtureDensityRegressor(
+        2,
+        hidden_layer_sizes=8,
+        embedding="none",
+        n_estimators=1,
+        max_iter=4,
+        early_stopping=False,
+        random_state=0,
+    )
+    return [
+        CalibratedDensityRegressor(network, method=method, cv=2, random_state=0)
+        for method in methods
     ]
 
 
@@ -151,6 +169,13 @@ def test_scikit_learn_check_of_others(estimator, check):
     xfail_strict=True,
 )
 def test_scikit_learn_check_of_a_family(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.draws_from_numpy
+@parametrize_with_checks(calibrated(["conformal", "temperature"]), xfail_strict=True)
+def test_scikit_learn_check_of_another_calibration(estimator, check):
     check(estimator)
 
 
@@ -234,6 +259,20 @@ def test_check_that_scikit_learn_does_not_yield(check, covariance_type):
 def test_check_of_mixtures_that_scikit_learn_does_not_yield(check, covariance_type):
     estimator = MAPGaussianMixture(covariance_type=covariance_type, random_state=0)
     check("MAPGaussianMixture", estimator)
+
+
+@pytest.mark.draws_from_numpy
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+def test_check_of_calibration_that_scikit_learn_does_not_yield(check):
+    (estimator,) = calibrated()
+    check("CalibratedDensityRegressor", estimator)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

@@ -69,7 +69,7 @@ CASES = [
     if name != "wide" or law == "normals"
 ]
 every_case = pytest.mark.parametrize(("law", "name"), CASES)
-POINTS = [-1.0, 0.3, 1.0, 4.0]
+POINTS = [-1.0, 0.3, 4.0]
 
 
 class Oracle:
@@ -153,10 +153,18 @@ def test_integrals_against_scipy(law, name, rule):
         np.testing.assert_allclose(crps, [[[below + above]]], rtol=1e-8)
 
 
-@every_case
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [
+        ("normals", "wide"),
+        ("gamma", "narrow"),
+        ("laplace", "ranks"),
+        ("student", "skew"),
+    ],
+)
 def test_draws(law, name):
     mapped = MappedMixture(LAWS[law], [MAPS[name]])
-    draws = mapped.sample(4000, generator(0)).numpy()[..., 0]
+    draws = mapped.sample(1500, generator(0)).numpy()[..., 0]
     assert within_standard_errors(draws, mapped.moments()[:, 0, 0].numpy(), axis=1)
     levels = mapped.cdf(tensor(draws).unsqueeze(-1)).numpy()[..., 0]
     for power in (1, 2, 3):
