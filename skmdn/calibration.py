@@ -195,11 +195,13 @@ class CalibratedDensityRegressor(
                 "None."
             )
         X, y = indexable(X, y)
+        several = np.ndim(y) == 2 and np.shape(y)[1] > 1
         check_array(
             y,
             ensure_2d=False,
             dtype=np.float64,
-            ensure_all_finite="allow-nan",
+            # Of several outputs, some may be missing.
+            ensure_all_finite="allow-nan" if several else True,
             input_name="y",
         )
         weights = _check_sample_weight(
@@ -260,8 +262,8 @@ class CalibratedDensityRegressor(
 
     def _calibrator(self, groups):
         """Learn what the method says."""
-        check_support(groups)
         groups = counted(groups)
+        check_support(groups)
         if self.method == "temperature":
             return TemperatureCalibrator.fit(groups)
         dist = groups[0].dist

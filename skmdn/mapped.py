@@ -11,6 +11,7 @@ law.
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,10 @@ class MappedMixture:
     def __init__(self, mixture: Mixture, maps: Sequence[ScoreMap]) -> None:
         self.mixture = mixture
         self.maps = tuple(maps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was computed on the way can be computed again.
+        return {"mixture": self.mixture, "maps": self.maps}
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -123,6 +123,13 @@ def test_copies_answer_the_same(kind, duplicate):
         dist.univariate = False
 
 
+def test_pickles_hold_no_work():
+    dist = make()
+    before = len(pickle.dumps(dist))
+    dist.crps(0.0)
+    assert len(pickle.dumps(dist)) == before
+
+
 def test_marginals():
     joint = make("two outputs")
     for d in range(2):

@@ -406,3 +406,15 @@ def test_targets_of_another_shape_are_refused():
         model.log_prob(X, np.stack([y, y], 1))
     with pytest.raises(ValueError, match="requires y"):
         model.fit(X, None)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X, np.where(np.arange(60) == 3, np.nan, y))
+
+
+def test_rows_without_a_weight_may_have_any_target():
+    X, y = table(60, np.random.RandomState(0))
+    weights = (np.arange(60) != 3).astype(float)
+    model = CalibratedDensityRegressor(FrozenEstimator(FixedLaw().fit(X, y)))
+    model.fit(X, np.where(weights > 0, y, 1e200), sample_weight=weights)
+    kept = weights > 0
+    expected = clone(model).fit(X[kept], y[kept]).predict(X)
+    np.testing.assert_array_equal(model.predict(X), expected)
