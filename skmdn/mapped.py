@@ -22,11 +22,11 @@ from .mixture import Mixture
 from .normal_scores import (
     has_mass,
     just_below,
-    ndtr,
     point_scores,
     quantiles_at,
     randomized_scores,
 )
+from .numerics import ndtr
 from .panels import Panels
 from .score_maps import ScoreMap
 

@@ -13,20 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .numerics import find_root
+from .numerics import find_root, ndtr
 from .quantiles import at_masses, normal_quantiles
 
 __all__ = [
     "has_mass",
     "just_below",
-    "ndtr",
     "normal_score",
     "point_scores",
     "quantiles_at",
     "randomized_scores",
 ]
 
-_SQRT_2 = math.sqrt(2.0)
 _LOG_2PI = math.log(2.0 * math.pi)
 # Below this logarithm a probability is inverted by the expansion of its tail, and below
 # that probability its logarithm is asked for.
@@ -37,11 +35,6 @@ _ORDINARY = 36.0
 _MAX_EXPANSIONS = 60
 _NEXT = 2e-10
 _FARTHEST = 1e300
-
-
-def ndtr(z: Tensor) -> Tensor:
-    """Return the normal distribution function with all digits of its lower tail."""
-    return 0.5 * torch.special.erfc(z / -_SQRT_2)
 
 
 def normal_score(log_cdf: Tensor, log_sf: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Numerical methods on tensors: root search, quadrature, sums of exponentials."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -14,6 +15,8 @@ __all__ = [
     "log_complement",
     "log_sum_exp",
     "own_units",
+    "log_of",
+    "ndtr",
     "panel_nodes",
 ]
 
@@ -157,6 +160,18 @@ def log_sum_exp(values: Tensor) -> Tensor:
     total = (values - shift).clamp_(min=least_exponent(values.dtype)).exp_().sum(-1)
     result = total.log() + shift.squeeze(-1)
     return torch.where(largest.squeeze(-1) == -torch.inf, -torch.inf, result)
+
+
+def log_of(probability: Tensor) -> Tensor:
+    """Return the logarithm, -inf from 0 down with slope 0 there."""
+    possible = probability > 0.0
+    logs = torch.where(possible, probability, 1.0).log()
+    return logs.masked_fill(~possible, -torch.inf)
+
+
+def ndtr(offset: Tensor, std: Tensor | float = 1.0) -> Tensor:
+    """Return the normal distribution function, whose lower tail torch's own loses."""
+    return torch.special.erfc(offset / (-math.sqrt(2.0) * std)).mul_(0.5)
 
 
 def own_units(

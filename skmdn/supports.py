@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .numerics import log_of
+
 __all__ = ["Support"]
 
 Ends = float | tuple[float, ...]
@@ -161,12 +163,6 @@ def _number(end: Any, missing: float) -> float:
     return missing if end is None else float(end)
 
 
-def _log(x: Tensor) -> Tensor:
-    """Return the logarithm, -inf from 0 down with slope 0 there."""
-    positive = x > 0.0
-    return torch.where(positive, x, 1.0).log().masked_fill(~positive, -torch.inf)
-
-
 def _exp(z: Tensor) -> Tensor:
     """Return the exponential, or the largest number there is."""
     return z.clamp(max=math.log(torch.finfo(z.dtype).max)).exp()
@@ -200,11 +196,11 @@ def _inverse(y: Tensor, low: float, high: float) -> Tensor:
     if math.isinf(low) and math.isinf(high):
         return y
     if math.isinf(high):
-        return _log(y - low)
+        return log_of(y - low)
     if math.isinf(low):
-        return -_log(high - y)
+        return -log_of(high - y)
     size = high - low
-    return _log((y - low) / size) - _log((high - y) / size)
+    return log_of((y - low) / size) - log_of((high - y) / size)
 
 
 def _log_jacobian(z: Tensor, low: float, high: float) -> Tensor:

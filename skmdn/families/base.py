@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.numerics import gauss_legendre, log_complement
+from skmdn.numerics import gauss_legendre, log_complement, log_of
 from skmdn.supports import Support
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Params",
     "bounded_exp",
     "inverse_softplus",
-    "log_of",
     "others",
 ]
 
@@ -42,14 +41,6 @@ def bounded_exp(x: Tensor) -> Tensor:
     """Return exp(x), continued as a straight line before it overflows."""
     last = 0.85 * math.log(torch.finfo(x.dtype).max)
     return x.clamp_max(last).exp() * (1.0 + (x - last).clamp_min(0.0))
-
-
-def log_of(probability: Tensor) -> Tensor:
-    """Return the logarithm, -inf at 0 with slope 0 there."""
-    possible = probability > 0.0
-    return (
-        torch.where(possible, probability, 1.0).log().masked_fill(~possible, -torch.inf)
-    )
 
 
 def _log_difference(larger: Tensor, smaller: Tensor) -> Tensor:

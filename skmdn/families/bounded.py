@@ -10,12 +10,12 @@ from torch import Tensor
 
 from skmdn.draws import log_gamma_draws
 from skmdn.far_tails import log_beta_tails
+from skmdn.numerics import ndtr
 from skmdn.special import betainc, betaincc, betaincinv
 from skmdn.tails import stirling
 
 from .base import IndependentFamily, Params, inverse_softplus
 from .bell import SQRT_2PI, log_mass, moments, nearest
-from .gaussian import ndtr
 
 __all__ = ["Beta", "TruncatedNormal"]
 

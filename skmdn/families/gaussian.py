@@ -7,18 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from skmdn.numerics import ndtr
+
 from .base import Family, Params, inverse_softplus, others
 from .bell import log_probability
 
 __all__ = ["MultivariateNormal", "Normal"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
-_SQRT_2 = math.sqrt(2.0)
-
-
-def ndtr(offset: Tensor, std: Tensor) -> Tensor:
-    """Return the normal distribution function, whose lower tail torch's own loses."""
-    return torch.special.erfc(offset / (-_SQRT_2 * std)).mul_(0.5)
 
 
 def _square_norm(z: Tensor) -> Tensor:

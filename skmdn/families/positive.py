@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from skmdn.far_tails import log_gamma_tails
+from skmdn.numerics import log_of, ndtr
 from skmdn.special import gammainc, gammaincc, gammaincinv
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, bounded_exp, inverse_softplus, log_of
-from .gaussian import ndtr
+from .base import IndependentFamily, Params, bounded_exp, inverse_softplus
 
 __all__ = ["Exponential", "Gamma", "LogNormal", "Weibull"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from skmdn.far_tails import log_student_tails
-from skmdn.numerics import log_complement
+from skmdn.numerics import log_complement, log_of
 from skmdn.special import stdtr, stdtrit
 from skmdn.tails import stirling
 
-from .base import IndependentFamily, Params, bounded_exp, inverse_softplus, log_of
+from .base import IndependentFamily, Params, bounded_exp, inverse_softplus
 
 __all__ = ["Gumbel", "Laplace", "Logistic", "StudentT"]
 
