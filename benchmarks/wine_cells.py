@@ -2,10 +2,9 @@
 
     python benchmarks/wine_cells.py FOLDER
 
-FOLDER has ``wine.npz`` in the form that ``uci.py`` tells. The loss of skmdn, minus the
-log probability of the cell of each grade, is that of ``results/uci.csv``; the
-frequencies are those of the training rows of the same splits, with one row added to each
-grade.
+FOLDER has ``wine.npz`` in the form that ``uci.py`` tells. The loss of skmdn, minus
+the log probability of the cell of each grade, is that of ``results/uci.csv``. The
+frequencies are those of the training rows, with one row added to each grade.
 """
 
 import csv
