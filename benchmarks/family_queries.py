@@ -20,7 +20,7 @@ from common import save, timed
 from skmdn.distribution import PredictiveDistribution
 from skmdn.families import make_family
 from skmdn.mixture import Block, Mixture
-from skmdn.numerics import gauss_legendre, panel_nodes
+from skmdn.numerics import nodes_between
 
 N_ROWS, N_MEMBERS, N_COMPONENTS, N_REPEATS = 64, 12, 5, 3
 FAMILIES = ("student_t", "laplace", "logistic", "gumbel", "lognormal", "gamma")
@@ -53,8 +53,9 @@ def plain_crps(mixture, y):
     rows = mixture.unsqueeze()
     edges = rows.per_point(lambda block: block.family.ppf(block.params, levels))
     edges = torch.cat([edges.flatten(-3, -2), y.unsqueeze(-2)], -2)
-    points, weights = panel_nodes(edges.mT.sort(-1).values, *gauss_legendre(12))
-    points, weights = points.mT, weights.mT
+    edges = edges.mT.sort(-1).values
+    panels = nodes_between(edges[..., :-1], edges[..., 1:], 12)
+    points, weights = (part.flatten(-2).mT for part in panels)
     below = points < y.unsqueeze(-2)
     height = torch.where(below, rows.cdf(points), rows.sf(points))
     return (weights * height.square()).sum(-2)

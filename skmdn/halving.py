@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .numerics import gauss_legendre
+from .numerics import gauss_legendre, nodes_between
 
-__all__ = ["Grid", "halved", "last_terms", "nodes_between"]
+__all__ = ["Grid", "N_NODES", "halved", "last_terms"]
 
 # Nodes in each panel.
-_N_NODES = 12
+N_NODES = 12
 # Panels are halved until the last terms of an expansion there are this share of the
 # integral, of which the error is then far less; but not for ever.
 _TOLERANCE, _MAX_HALVINGS = 1e-8, 100
@@ -31,15 +31,6 @@ class Grid(NamedTuple):
     values: Tensor
 
 
-def nodes_between(
-    low: Tensor, high: Tensor, n_nodes: int = _N_NODES
-) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of a rule between numbers, ``(..., n_nodes)``."""
-    nodes, weights = (part.to(low) for part in gauss_legendre(n_nodes))
-    half = 0.5 * (high - low).unsqueeze(-1)
-    return low.unsqueeze(-1) + half + half * nodes, half * weights
-
-
 def last_terms(values: Tensor) -> Tensor:
     """Return how far a function is from a polynomial, one number per panel.
 
@@ -53,11 +44,11 @@ def last_terms(values: Tensor) -> Tensor:
     size : Tensor of shape (...)
         The larger of the last two coefficients of an expansion in Legendre polynomials.
     """
-    nodes, weights = (part.to(values) for part in gauss_legendre(_N_NODES))
+    nodes, weights = (part.to(values) for part in gauss_legendre(N_NODES))
     before, last = torch.ones_like(nodes), nodes
-    for k in range(1, _N_NODES - 1):
+    for k in range(1, N_NODES - 1):
         before, last = last, ((2 * k + 1) * nodes * last - k * before) / (k + 1)
-    terms = torch.stack([(_N_NODES - 1.5) * before, (_N_NODES - 0.5) * last], -1)
+    terms = torch.stack([(N_NODES - 1.5) * before, (N_NODES - 0.5) * last], -1)
     return (values @ (weights.unsqueeze(-1) * terms)).abs().amax(-1)
 
 
@@ -85,7 +76,7 @@ def halved(
     """
 
     def evaluated(low: Tensor, high: Tensor) -> Grid:
-        points, weights = nodes_between(low, high)
+        points, weights = nodes_between(low, high, N_NODES)
         values = function(points.flatten(-2)).reshape(points.shape)
         return Grid(low, high, points, weights, values)
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .blocks import by_measure, pulled_back
-from .halving import Grid, halved, nodes_between
+from .families.bell import log_probability
+from .halving import N_NODES, Grid, halved
 from .mixture import Mixture
 from .normal_scores import (
     has_mass,
@@ -26,7 +27,7 @@ from .normal_scores import (
     quantiles_at,
     randomized_scores,
 )
-from .numerics import ndtr
+from .numerics import ndtr, nodes_between
 from .panels import Panels
 from .score_maps import ScoreMap
 
@@ -217,7 +218,8 @@ class MappedOutput:
         log_prob = base + log_slope + 0.5 * (z - h) * (z + h)
         at_mass = has_mass(self.mixture, y)
         if bool(at_mass.any()):
-            jump = _log_difference(self.score(just_below(y)), self.score(y))
+            ends = self.score(just_below(y)), self.score(y)
+            jump = log_probability(y.new_zeros(()), y.new_ones(()), *ends)
             log_prob = torch.where(at_mass, jump, log_prob)
         return torch.where(base == -math.inf, base, log_prob)
 
@@ -236,7 +238,7 @@ class MappedOutput:
         edges = torch.cat([self._edges(), self._masses()[0]], -1).sort(-1).values
         low, high = edges[:, :-1], edges[:, 1:]
         # Between its jumps a staircase needs no more than one node.
-        points, weights = nodes_between(low, high, *[1] * self._staircase)
+        points, weights = nodes_between(low, high, 1 if self._staircase else N_NODES)
         score = self.score(points.flatten(-2)).reshape(points.shape)
         return Grid(low, high, points, weights, score)
 
@@ -341,7 +343,7 @@ class MappedOutput:
 
     def _part(self, start: Tensor, stop: Tensor, side: float) -> Tensor:
         """Integrate a squared tail over one piece of a panel for each point."""
-        points, weights = nodes_between(start, stop)
+        points, weights = nodes_between(start, stop, N_NODES)
         tail = ndtr(side * self.score(points.flatten(-2))).reshape(points.shape)
         return (weights * tail.square()).sum(-1)
 
@@ -391,13 +393,3 @@ class MappedOutput:
         found = 0.5 * (low + high)
         best = self.log_prob(found).argmax(-1, keepdim=True)
         return found.gather(-1, best)[:, 0]
-
-
-def _log_difference(low: Tensor, high: Tensor) -> Tensor:
-    """Return log(Phi(high) - Phi(low)) for low <= high."""
-    mirror = low + high > 0.0
-    low, high = torch.where(mirror, -high, low), torch.where(mirror, -low, high)
-    larger, smaller = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    ratio = torch.where(low == high, 0.0, smaller - larger).exp()
-    difference = larger + torch.log1p(-ratio)
-    return torch.where(low == high, -math.inf, difference)

@@ -17,7 +17,7 @@ __all__ = [
     "own_units",
     "log_of",
     "ndtr",
-    "panel_nodes",
+    "nodes_between",
 ]
 
 _MAX_ITER = 128
@@ -110,23 +110,23 @@ def gauss_legendre(n_nodes: int) -> tuple[Tensor, Tensor]:
         return nodes, 2.0 * vectors[0].square()
 
 
-def panel_nodes(edges: Tensor, nodes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Place a quadrature rule of [-1, 1] on every panel between sorted edges.
+def nodes_between(low: Tensor, high: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return Gauss-Legendre nodes and weights between pairs of numbers.
 
     Parameters
     ----------
-    edges : Tensor of shape (..., n_edges)
-        Ascending; panels of width 0 are harmless.
-    nodes, weights : Tensor of shape (n_nodes,)
-        The rule.
+    low, high : Tensor of shape (...)
+        Ends; where they are equal all weights are 0.
+    n_nodes : int
+        Nodes between each pair.
 
     Returns
     -------
-    points, point_weights : Tensor of shape (..., (n_edges - 1) * n_nodes)
+    points, weights : Tensor of shape (..., n_nodes)
     """
-    half = 0.5 * edges.diff(dim=-1).unsqueeze(-1)
-    middle = edges[..., :-1].unsqueeze(-1) + half
-    return (middle + half * nodes).flatten(-2), (half * weights).flatten(-2)
+    nodes, weights = (part.to(low) for part in gauss_legendre(n_nodes))
+    half = 0.5 * (high - low).unsqueeze(-1)
+    return low.unsqueeze(-1) + half + half * nodes, half * weights
 
 
 def least_exponent(dtype: torch.dtype) -> float:

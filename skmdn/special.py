@@ -26,7 +26,6 @@ from skmdn.tails import (
 __all__ = [
     "betainc",
     "betaincc",
-    "betainccinv",
     "betaincinv",
     "gammainc",
     "gammaincc",
@@ -239,9 +238,9 @@ def _two_sided(a: Tensor, b: Tensor, q: Tensor, upper: bool) -> tuple[Tensor, Te
     return mu, torch.where(swap, -1.0, 1.0)
 
 
-def _beta_inverse_rows(a: Tensor, b: Tensor, q: Tensor, upper: bool) -> tuple[Tensor]:
+def _beta_inverse_rows(a: Tensor, b: Tensor, q: Tensor) -> tuple[Tensor]:
     """Return x, from the smaller of x and 1 - x."""
-    mu, side = _two_sided(a, b, q, upper)
+    mu, side = _two_sided(a, b, q, upper=False)
     log_odds = side * mu + (a / b).log()
     return (torch.where(mu == -torch.inf, (side < 0).to(mu), log_odds.sigmoid()),)
 
@@ -412,28 +411,7 @@ def betaincinv(a: Tensor, b: Tensor, q: Tensor) -> Tensor:
     -------
     x : Tensor of shape (...)
     """
-    return _invert(_beta_inverse_rows, a, b, q, False)
-
-
-def betainccinv(a: Tensor, b: Tensor, q: Tensor) -> Tensor:
-    r"""Return the x at which :func:`betaincc` is q.
-
-    .. math:: 1 - I_x(a, b) = q
-
-    The smaller of q and 1 - q decides, to its own digits. There is no gradient.
-
-    Parameters
-    ----------
-    a, b : Tensor of shape (...)
-        Positive shapes, which broadcast.
-    q : Tensor of shape (...)
-        Probabilities in [0, 1].
-
-    Returns
-    -------
-    x : Tensor of shape (...)
-    """
-    return _invert(_beta_inverse_rows, a, b, q, True)
+    return _invert(_beta_inverse_rows, a, b, q)
 
 
 def gammaincinv(a: Tensor, q: Tensor) -> Tensor:

@@ -2,18 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from skmdn.halving import halved, last_terms, nodes_between
+from skmdn.halving import N_NODES, halved, last_terms
+from skmdn.numerics import nodes_between
 from tests.helpers import tensor
 
 
 def test_the_rule_is_exact_for_polynomials():
-    points, weights = nodes_between(tensor([0.0, 1.0]), tensor([1.0, 3.0]))
+    points, weights = nodes_between(tensor([0.0, 1.0]), tensor([1.0, 3.0]), N_NODES)
     found = (weights * (points**7 - points)).sum(-1)
     np.testing.assert_allclose(found, [1 / 8 - 1 / 2, (3**8 - 1) / 8 - 4], rtol=1e-13)
 
 
 def test_last_terms_tell_what_is_no_polynomial():
-    points, _ = nodes_between(tensor([-1.0]), tensor([1.0]))
+    points, _ = nodes_between(tensor([-1.0]), tensor([1.0]), N_NODES)
     assert last_terms(3 * points**9 + points) < 1e-13
     # The leading coefficient of the eleventh Legendre polynomial is 705432 / 2^11.
     assert abs(float(last_terms(points**11)) - 2.0**11 / 705432) < 1e-12

@@ -10,8 +10,8 @@ from skmdn.numerics import (
     gauss_bell,
     log_complement,
     log_sum_exp,
+    nodes_between,
     own_units,
-    panel_nodes,
 )
 from tests.helpers import randn, tensor
 
@@ -81,9 +81,9 @@ def test_find_root_of_nothing_is_nothing():
 
 
 @pytest.mark.parametrize("n_nodes", [1, 2, 5, 12])
-def test_panel_nodes_integrate_polynomials_exactly(n_nodes):
-    rule = map(tensor, np.polynomial.legendre.leggauss(n_nodes))
-    points, weights = panel_nodes(tensor([-1.5, -0.2, 0.4, 2.0]), *rule)
+def test_nodes_between_integrate_polynomials_exactly(n_nodes):
+    edges = tensor([-1.5, -0.2, 0.4, 0.4, 2.0])
+    points, weights = nodes_between(edges[:-1], edges[1:], n_nodes)
     for degree in range(2 * n_nodes):
         power = degree + 1
         expected = (2.0**power - (-1.5) ** power) / power
@@ -91,21 +91,13 @@ def test_panel_nodes_integrate_polynomials_exactly(n_nodes):
         np.testing.assert_allclose(integral, expected, rtol=1e-12)
 
 
-def test_panel_nodes_integrate_exp_to_rounding():
-    rule = map(tensor, np.polynomial.legendre.leggauss(12))
-    points, weights = panel_nodes(tensor([-2.0, 0.5, 0.5, 3.0]), *rule)
-    expected = math.exp(3.0) - math.exp(-2.0)
-    np.testing.assert_allclose((weights * points.exp()).sum(), expected, rtol=1e-14)
-
-
-def test_panel_nodes_follow_the_edges_of_every_batch_element():
-    edges = randn(2, 3, 5, seed=2).sort(-1).values
-    rule = map(tensor, np.polynomial.legendre.leggauss(4))
-    points, weights = panel_nodes(edges, *rule)
-    assert points.shape == weights.shape == (2, 3, 4 * 4)
-    torch.testing.assert_close(weights.sum(-1), edges[..., -1] - edges[..., 0])
-    assert bool((points.diff(dim=-1) > 0).all())
-    assert bool((points > edges[..., :1]).all() & (points < edges[..., -1:]).all())
+def test_nodes_between_are_those_of_numpy():
+    points, weights = nodes_between(tensor([[-1.0], [-2.0]]), tensor([[1.0], [4.0]]), 7)
+    nodes, shares = np.polynomial.legendre.leggauss(7)
+    assert points.shape == weights.shape == (2, 1, 7)
+    np.testing.assert_allclose(points[0, 0], nodes, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(points[1, 0], 1.0 + 3.0 * nodes, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(weights[1, 0], 3.0 * shares, rtol=1e-12)
 
 
 # Exponentials.

@@ -1,5 +1,4 @@
 import math
-import time
 
 import numpy as np
 import pytest
@@ -26,7 +25,6 @@ FORWARD = {
 }
 INVERSE = {
     "betainc": (special.betaincinv, scipy("betaincinv")),
-    "betaincc": (special.betainccinv, scipy("betainccinv")),
     "gammainc": (special.gammaincinv, scipy("gammaincinv")),
     "gammaincc": (special.gammainccinv, scipy("gammainccinv")),
     "stdtr": (special.stdtrit, scipy("stdtrit")),
@@ -168,8 +166,6 @@ def test_the_ends_are_exact():
         (lambda x: special.stdtr(shapes, x), math.inf, all_of_it),
         (lambda q: special.betaincinv(shapes, other, q), 0.0, nothing),
         (lambda q: special.betaincinv(shapes, other, q), 1.0, all_of_it),
-        (lambda q: special.betainccinv(shapes, other, q), 0.0, all_of_it),
-        (lambda q: special.betainccinv(shapes, other, q), 1.0, nothing),
         (lambda q: special.gammaincinv(shapes, q), 0.0, nothing),
         (lambda q: special.gammaincinv(shapes, q), 1.0, inf * all_of_it),
         (lambda q: special.gammainccinv(shapes, q), 0.0, inf * all_of_it),
@@ -184,7 +180,7 @@ def test_the_ends_are_exact():
 @pytest.mark.parametrize("name", FORWARD)
 def test_only_arguments_out_of_the_domain_are_not_numbers(name):
     ours, _, n_arguments = FORWARD[name]
-    inverse = INVERSE[name][0]
+    inverse = INVERSE.get(name, (ours,))[0]
     good = [1.5, 2.5][: n_arguments - 1]
     for position in range(n_arguments - 1):
         for wrong in (0.0, -1.0, math.nan):
@@ -194,7 +190,7 @@ def test_only_arguments_out_of_the_domain_are_not_numbers(name):
     assert ours(*map(tensor, good), tensor(math.nan)).isnan()
     bad = {"stdtr": []}.get(name, [-0.1, 1.1] if name in BETA else [-0.1])
     assert all(ours(*map(tensor, good), tensor(x)).isnan() for x in bad)
-    for q in (-0.1, 1.1, math.nan):
+    for q in (-0.1, 1.1, math.nan) if name in INVERSE else ():
         assert inverse(*map(tensor, good), tensor(q)).isnan()
     assert not ours(*points(name, 5000, 1e-3, 1e6)).isnan().any()
 
@@ -206,8 +202,8 @@ def test_float32_is_answered_in_float32(name):
     value = ours(*arguments)
     assert value.dtype == torch.float32
     expect_close(value, theirs(*(v.double() for v in arguments)), 1e-6, 1e-37)
-    back = INVERSE[name][0](*arguments[:-1], value)
-    assert back.dtype == torch.float32
+    if name in INVERSE:
+        assert INVERSE[name][0](*arguments[:-1], value).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", FORWARD)
@@ -218,9 +214,11 @@ def test_arguments_broadcast(name):
     value = ours(*arguments)
     assert value.shape == (2, 3)
     expect_close(value, theirs(*arguments), 1e-12)
-    assert INVERSE[name][0](*arguments).shape == (2, 3)
     assert ours(*(torch.empty(0, 4) for _ in arguments)).shape == (0, 4)
-    assert INVERSE[name][0](*(torch.empty(0, 4) for _ in arguments)).shape == (0, 4)
+    if name in INVERSE:
+        inverse = INVERSE[name][0]
+        assert inverse(*arguments).shape == (2, 3)
+        assert inverse(*(torch.empty(0, 4) for _ in arguments)).shape == (0, 4)
 
 
 # Inverses.
@@ -235,7 +233,7 @@ def probabilities(n, seed):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 100.0), (1e-3, 1e6)])
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", INVERSE)
 def test_inverses_come_back(name, low, high):
     shapes = points(name, 5000, max(low, 0.1 if name == "stdtr" else 0.0), high)[:-1]
     q = probabilities(5000, seed=9)
@@ -250,7 +248,7 @@ def test_inverses_come_back(name, low, high):
     torch.testing.assert_close(back[keep], q[keep], rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", INVERSE)
 def test_inverses_agree_with_scipy(name):
     shapes = points(name, 3000, 0.3, 1e3)[:-1]
     q = uniform(3000, 5).clamp(min=1e-3)
@@ -272,14 +270,6 @@ def test_betainc_is_symmetric(a, b, k):
     forward = special.betainc(tensor(a), tensor(b), tensor(x))
     mirrored = special.betaincc(tensor(b), tensor(a), tensor(1.0 - x))
     torch.testing.assert_close(forward, mirrored, rtol=1e-11, atol=1e-300)
-
-
-@algebra
-@given(a=shape, b=shape, q=probability)
-def test_the_two_beta_inverses_meet(a, b, q):
-    a, b, q = map(tensor, (a, b, q))
-    x, mirrored = special.betaincinv(a, b, q), special.betainccinv(b, a, q)
-    torch.testing.assert_close(x, 1.0 - mirrored, rtol=1e-13, atol=1e-15)
 
 
 @algebra
@@ -406,21 +396,8 @@ def test_gradients_are_finite_at_the_ends_and_follow_broadcasting(name):
     assert all(bool(g.isfinite().all()) for g in gradients)
 
 
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", INVERSE)
 def test_inverses_have_no_gradient(name):
     *shapes, _ = points(name, 3, 0.5, 5.0)
     shapes = [v.requires_grad_() for v in shapes]
     assert not INVERSE[name][0](*shapes, tensor([0.1, 0.5, 0.9])).requires_grad
-
-
-def test_a_million_values_take_about_half_a_second():
-    n = 100_000
-    a, b = 0.5 + 49.5 * uniform(n, 1), 0.5 + 49.5 * uniform(n, 2)
-    x = special.betaincinv(a, b, uniform(n, 3))
-    best = math.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        special.betainc(a, b, x)
-        best = min(best, time.perf_counter() - start)
-    # A tenth of them in ten times their share of it, for slow and busy machines
-    assert best < 0.5

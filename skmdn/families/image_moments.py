@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skmdn.numerics import gauss_legendre, panel_nodes
+from skmdn.numerics import nodes_between
 
 from .base import Family, Params
 from .gaussian import Normal
@@ -129,8 +129,8 @@ def _by_panels(family: Family, params: Params) -> Tensor:
         sided = [torch.cat([-m.flip(0), m.new_zeros(1), m]) for m in (near, far)]
         own = center.unsqueeze(-1) + width.unsqueeze(-1) * sided[0]
         edges = torch.cat([own, sided[1].expand(len(own), -1)], -1).sort(-1).values
-        rule = [part.to(edges) for part in gauss_legendre(_N_NODES)]
-        z, weights = (part.T for part in panel_nodes(edges, *rule))
+        panels = nodes_between(edges[:, :-1], edges[:, 1:], _N_NODES)
+        z, weights = (part.flatten(1).T for part in panels)
     column = {name: value.unsqueeze(-1) for name, value in params.items()}
     mass = weights * family.log_prob(column, z.unsqueeze(-1)).exp()
     distance = _rise(center, z)
