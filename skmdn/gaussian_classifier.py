@@ -136,8 +136,8 @@ class GaussianMixtureClassifier(GaussianClassFit):
     NaN is a missing value, supposed to be missing at random: a row counts with the
     marginal density of what it has.
 
-    A row without label begins in the class with the nearest mean of labelled rows, by
-    the Euclidean distance, and k-means divides each class into its components.
+    A row without label begins in the class of the nearest row with one, by the Euclidean
+    distance, and k-means divides each class into its components.
 
     The prior is counted once, against all rows. Every step raises the log posterior.
 

@@ -52,6 +52,8 @@ def read_labels(y, marker="auto"):
             "y contains NaN, None or the unlabeled_label only: at least one row needs "
             "a label."
         )
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise ValueError("y contains infinity, which is no class.")
     check_classification_targets(labels)
     classes, numbers = np.unique(labels, return_inverse=True)
     codes = np.full(len(known), UNKNOWN)

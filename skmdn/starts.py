@@ -25,6 +25,8 @@ _TRIALS = 5
 # Steps of the rounds of the race, each of which halves the field.
 _ROUNDS = (15, 30)
 _LONG_RUN = 60
+# Labels among which the nearest is sought; the first step sees all of them.
+_NEIGHBOURS = 5_000
 
 
 @dataclass(frozen=True)
@@ -275,8 +277,8 @@ def find_class_starts(
 ) -> em.Parameters:
     """Return parameters to begin with for components that belong to classes.
 
-    Rows without label join the class with the nearest mean of labelled rows, and
-    k-means divides each class.
+    Rows without label join the class of the nearest row with one, and k-means divides
+    each class.
 
     Parameters
     ----------
@@ -310,7 +312,7 @@ def find_class_starts(
     filled = np.where(np.isnan(values), offset, values)
     row_weights = None if weights is None else to_tensor(weights, device=device)
     rows = em.Rows(centred_columns(filled, offset, device=device), row_weights)
-    assigned = _nearest_classes(filled, codes, weights, len(counts))
+    assigned = _nearest_classes(filled, codes, rng)
     first = np.cumsum(counts) - counts
     candidates = []
     for _ in range(n_init if counts.max() > 1 else 1):
@@ -337,20 +339,18 @@ def find_class_starts(
 
 
 def _nearest_classes(
-    values: np.ndarray, codes: np.ndarray, weights: np.ndarray | None, n_classes: int
+    values: np.ndarray, codes: np.ndarray, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Return the class of each row, the nearest one where it is not known."""
-    known = codes >= 0
-    if known.all():
+    """Return the class of each row, that of the nearest label where it has none."""
+    known = np.flatnonzero(codes >= 0)
+    if len(known) == len(codes):
         return codes
-    centers = [
-        np.average(
-            values[own], axis=0, weights=None if weights is None else weights[own]
-        )
-        for own in (np.flatnonzero(codes == c) for c in range(n_classes))
-    ]
+    if len(known) > _NEIGHBOURS:
+        known = rng.choice(known, _NEIGHBOURS, replace=False)
+    unknown = codes < 0
+    nearest = pairwise_distances_argmin(values[unknown], values[known])
     assigned = codes.copy()
-    assigned[~known] = pairwise_distances_argmin(values[~known], np.stack(centers))
+    assigned[unknown] = codes[known[nearest]]
     return assigned
 
 
