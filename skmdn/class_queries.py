@@ -211,7 +211,7 @@ class GaussianClassQueries(ClassifierMixin, GaussianQueries):
         """Return log p(x, class) in double precision, and the checked rows."""
         parameters, rows, X = self._asked(X)
         values = em.responsibilities(parameters, rows, "joint")[0]
-        return to_numpy(self._membership().log_sums(values).T), X
+        return to_numpy(self._membership(device=values.device).log_sums(values).T), X
 
     def _membership(self, shares=None, device="cpu"):
         """Return the classes of the components as the mathematics wants them."""

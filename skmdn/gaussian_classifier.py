@@ -1,6 +1,5 @@
 """Classes as Gaussian mixtures, as a scikit-learn estimator."""
 
-import math
 import numbers
 
 import numpy as np
@@ -10,13 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
 from .class_fit import GaussianClassFit
+from .gaussian_fit import GaussianFit
 from .latent import SupervisedGaussianMixture
 from .mixture_parameters import (
     given_parameters,
     module_arguments,
     module_parameters,
 )
-from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 
 __all__ = ["GaussianMixtureClassifier"]
 
@@ -136,8 +135,8 @@ class GaussianMixtureClassifier(GaussianClassFit):
     NaN is a missing value, supposed to be missing at random: a row counts with the
     marginal density of what it has.
 
-    A row without label begins in the class of the nearest row with one, by the Euclidean
-    distance, and k-means divides each class into its components.
+    A row without label begins in the class of the nearest row with one, by the
+    Euclidean distance, and k-means divides each class into its components.
 
     The prior is counted once, against all rows. Every step raises the log posterior.
 
@@ -157,28 +156,17 @@ class GaussianMixtureClassifier(GaussianClassFit):
     """
 
     _parameter_constraints: dict = {
+        **GaussianFit._parameter_constraints,
         "n_components": [
             Interval(numbers.Integral, 1, None, closed="left"),
             dict,
             "array-like",
         ],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
-        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
-        "n_init": [Interval(numbers.Integral, 1, None, closed="left")],
         "class_prior": [StrOptions({"empirical"}), "array-like", None],
         # Any label may be the mark.
         "unlabeled_label": "no_validation",
         "unlabeled_weight": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(numbers.Integral, 1, None, closed="left")],
-        "weights_prior": [Dirichlet, None],
-        "means_prior": [Softball, None],
-        "scales_prior": [ScalesPrior, InverseWishart, None],
-        "device": [str],
     }
 
     def __init__(
@@ -273,11 +261,9 @@ class GaussianMixtureClassifier(GaussianClassFit):
         same = int(counts[0]) if (counts == counts[0]).all() else counts
         model = cls(same, covariance_type=covariance_type, **params)
         parameters = given_parameters(covariance_type, weights, means, covariances)
-        model._take(parameters, np.zeros(means.shape[1]))
+        model._take_given(parameters, means)
         model.classes_, model.component_class_ = classes, member
-        model.n_features_in_ = means.shape[1]
-        model.n_unlabeled_, model.converged_, model.n_iter_ = 0, True, 0
-        model.lower_bound_, model.lower_bounds_ = -math.inf, []
+        model.n_unlabeled_ = 0
         return model
 
     @classmethod

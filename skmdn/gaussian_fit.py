@@ -1,6 +1,7 @@
 """The fit of a Gaussian mixture: checks, beginning, runs, and what is kept."""
 
 import math
+import numbers
 import sys
 import warnings
 
@@ -11,7 +12,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import validate_data
 
 from . import em
-from ._sklearn import _check_sample_weight
+from ._sklearn import Interval, _check_sample_weight
 from .base import resolve_device
 from .bridge import centred_columns, row_parts, to_tensor
 from .gaussian_queries import GaussianMixtureQueries, GaussianQueries
@@ -21,6 +22,7 @@ from .mixture_parameters import (
     checked_priors,
     checked_weights,
 )
+from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 from .starts import START_ROWS, Start, find_starts
 
 __all__ = [
@@ -34,6 +36,21 @@ __all__ = [
 
 class GaussianFit(GaussianQueries):
     """What estimators of Gaussian mixtures do to fit one to all rows at once."""
+
+    _parameter_constraints: dict = {
+        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(numbers.Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
+        "n_init": [Interval(numbers.Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(numbers.Integral, 1, None, closed="left")],
+        "weights_prior": [Dirichlet, None],
+        "means_prior": [Softball, None],
+        "scales_prior": [ScalesPrior, InverseWishart, None],
+        "device": [str],
+    }
 
     def _warn_unless_converged(self):
         if not self.converged_ and self.max_iter > 0:
@@ -92,6 +109,12 @@ class GaussianFit(GaussianQueries):
         self._take(parameters, offset, dtype)
         self.log_prior_ = float(em.log_prior(parameters, priors)[0])
         self.log_posterior_ = log_likelihood + self.log_prior_
+
+    def _take_given(self, parameters, means):
+        """Write the attributes of a mixture that was not fitted but given."""
+        self._take(parameters, np.zeros(means.shape[1]))
+        self.n_features_in_ = means.shape[1]
+        self._record([], True, -math.inf)
 
     def _record(self, bounds, converged, before):
         """Write how the fit went."""

@@ -1,6 +1,5 @@
 """Gaussian mixtures with priors, as a scikit-learn estimator."""
 
-import math
 import numbers
 
 import numpy as np
@@ -12,7 +11,7 @@ from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
 from .bridge import generator_from
-from .gaussian_fit import ILL_DEFINED, GaussianMixtureFit, center_of
+from .gaussian_fit import ILL_DEFINED, GaussianFit, GaussianMixtureFit, center_of
 from .latent import GaussianMixture
 from .mixture_parameters import (
     checked_priors,
@@ -21,7 +20,6 @@ from .mixture_parameters import (
     module_parameters,
     prior_draws,
 )
-from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 
 __all__ = ["MAPGaussianMixture"]
 
@@ -154,27 +152,16 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     """
 
     _parameter_constraints: dict = {
+        **GaussianFit._parameter_constraints,
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(em.COVARIANCE_TYPES))],
-        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
-        "n_init": [Interval(numbers.Integral, 1, None, closed="left")],
         "init_params": [
             StrOptions({"kmeans", "random", "random_from_data", "k-means++"})
         ],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(numbers.Integral, 1, None, closed="left")],
-        "weights_prior": [Dirichlet, None],
-        "means_prior": [Softball, None],
-        "scales_prior": [ScalesPrior, InverseWishart, None],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
-        "device": [str],
     }
 
     def __init__(
@@ -247,10 +234,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         means = check_array(means, dtype=np.float64, input_name="means")
         model = cls(len(means), covariance_type=covariance_type, **params)
         parameters = given_parameters(covariance_type, weights, means, covariances)
-        model._take(parameters, np.zeros(means.shape[1]))
-        model.n_features_in_ = means.shape[1]
-        model.converged_, model.n_iter_ = True, 0
-        model.lower_bound_, model.lower_bounds_ = -math.inf, []
+        model._take_given(parameters, means)
         return model
 
     @classmethod

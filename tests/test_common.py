@@ -118,9 +118,11 @@ def mixtures():
 def classifiers():
     """Return classes as Gaussian mixtures: the defaults, and with priors."""
     return [
-        GaussianMixtureClassifier(covariance_type=kind, **params)
-        for kind in COVARIANCE_TYPES
-        for params in ({}, PRIORS)
+        *[GaussianMixtureClassifier(covariance_type=kind) for kind in COVARIANCE_TYPES],
+        *[
+            GaussianMixtureClassifier(covariance_type=kind, **PRIORS)
+            for kind in ("full", "diag")
+        ],
     ]
 
 

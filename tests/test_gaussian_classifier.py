@@ -27,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmdn import GaussianMixtureClassifier, MAPGaussianMixture
+from skmdn.latent import SupervisedGaussianMixture
 from skmdn.priors import (
     Dirichlet,
     InverseGamma,
@@ -337,6 +338,16 @@ def test_a_small_concentration_leaves_every_class_a_component():
     assert np.isfinite(model.log_density(X, y)).all()
 
 
+def test_a_class_with_one_row_near_begins_with_others():
+    rng = np.random.RandomState(0)
+    X = np.r_[rng.normal(size=(30, 2)), [[9.0, 0.0]]]
+    y = np.r_[[0, 0], np.full(28, -1), [1]]
+    model = make("spherical", 2, scales_prior=InverseGamma(), max_iter=500)
+    model.fit(X, np.where(y == 1, 2, y))
+    assert (model.weights_ > 0).all()
+    assert model.predict(X[-1:]) == 2
+
+
 # Labels.
 
 
@@ -529,6 +540,18 @@ def test_estimator_and_module_are_one(kind, n_components):
     # What expectation maximisation has found, gradients leave where it is.
     (-posterior / len(X)).backward()
     assert max(p.grad.abs().max() for p in module.parameters()) < 0.05
+
+
+def test_fixed_modules_become_spherical_classifiers():
+    module = SupervisedGaussianMixture(
+        2, 1, 3, "fixed", sd_init=(0.5, 1.0), generator=torch.Generator().manual_seed(0)
+    )
+    model = GaussianMixtureClassifier.from_torch(module)
+    np.testing.assert_allclose(model.covariances_, 0.25)
+    x = torch.ones(2, 3)
+    np.testing.assert_allclose(
+        model.log_density(x.numpy(), [0, 1]), module.log_prob(x, [0, 1]).detach(), 1e-5
+    )
 
 
 def test_modules_have_as_many_components_for_each_class():

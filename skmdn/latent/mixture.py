@@ -148,10 +148,11 @@ class GaussianMixture(nn.Module):
         module : GaussianMixture
             In the precision of the means.
         """
+        make: Any = cls
         # One number for all components, or classes and components of each.
         sizes = (*weights.shape, means.shape[-1])
         chance = torch.Generator()
-        module = cls(*sizes, covariance_type, generator=chance, **priors)
+        module = make(*sizes, covariance_type, generator=chance, **priors)
         module.to(means.dtype)
         module.mean.copy_(means)
         module.weight.copy_(weights.log().flatten().clamp_min(_NOTHING))
