@@ -1,11 +1,13 @@
 """The whole predictive distribution for scikit-learn users."""
 
 from ._version import __version__
+from .gaussian_classifier import GaussianMixtureClassifier
 from .gaussian_mixture import MAPGaussianMixture
 from .regression import MixtureDensityRegressor
 from .variational import VariationalPosterior
 
 __all__ = [
+    "GaussianMixtureClassifier",
     "MAPGaussianMixture",
     "MixtureDensityRegressor",
     "VariationalPosterior",

@@ -1,6 +1,7 @@
 """The fit of a Gaussian mixture: checks, beginning, runs, and what is kept."""
 
 import math
+import numbers
 import sys
 import warnings
 
@@ -11,29 +12,134 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import validate_data
 
 from . import em
-from ._sklearn import _check_sample_weight
+from ._sklearn import Interval, _check_sample_weight
 from .base import resolve_device
 from .bridge import centred_columns, row_parts, to_tensor
-from .gaussian_queries import GaussianMixtureQueries
+from .gaussian_queries import GaussianMixtureQueries, GaussianQueries
 from .mixture_parameters import (
     checked_means,
     checked_precisions,
     checked_priors,
     checked_weights,
 )
+from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 from .starts import START_ROWS, Start, find_starts
 
-__all__ = ["ILL_DEFINED", "GaussianMixtureFit", "center_of"]
+__all__ = [
+    "ILL_DEFINED",
+    "GaussianFit",
+    "GaussianMixtureFit",
+    "center_of",
+    "with_weight",
+]
 
 
-class GaussianMixtureFit(GaussianMixtureQueries):
-    """What estimators of Gaussian mixtures do to fit one."""
+class GaussianFit(GaussianQueries):
+    """What estimators of Gaussian mixtures do to fit one to all rows at once."""
+
+    _parameter_constraints: dict = {
+        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(numbers.Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
+        "n_init": [Interval(numbers.Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(numbers.Integral, 1, None, closed="left")],
+        "weights_prior": [Dirichlet, None],
+        "means_prior": [Softball, None],
+        "scales_prior": [ScalesPrior, InverseWishart, None],
+        "device": [str],
+    }
+
+    def _warn_unless_converged(self):
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=3)
+
+    def _checked_rows(self, X, sample_weight, *, reset, n_least):
+        """Return rows and their weights, None if all are 1."""
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=n_least,
+            ensure_all_finite="allow-nan",
+        )
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        return X, sample_weight
+
+    def _rows(self, X, weights, offset, part=slice(None), labels=None):
+        """Return rows and what is beside them as tensors."""
+        device = resolve_device(self.device)
+        if weights is not None:
+            weights = to_tensor(weights[part], device=device)
+        if labels is not None:
+            labels = to_tensor(labels[part], dtype=torch.int64, device=device)
+        return em.Rows(centred_columns(X, offset, device=device), weights, labels)
+
+    def _fit_rows(self, X, weights, offset, priors, parameters, before, labels=None):
+        """Fit to all rows at once; return what a fit to more rows needs of them."""
+        rows = self._rows(X, weights, offset, labels=labels)
+        table = None if labels is None else priors.classes.table()
+        fit = em.run(
+            parameters,
+            rows,
+            priors,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            before=before,
+            table=table,
+            report=self._report if self.verbose else None,
+        )
+        if not fit.order():
+            raise ValueError(ILL_DEFINED)
+        best = fit.order()[0]
+        chosen = fit.parameters.chosen([best])
+        log_likelihood, statistics = em.e_step(chosen, rows, table)
+        self._finish(chosen, offset, priors, float(log_likelihood), X.dtype)
+        self._record(fit.bounds[best], fit.converged[best], before)
+        return em.Past(statistics.scaled(1.0 / rows.total), rows.total)
+
+    def _finish(self, parameters, offset, priors, log_likelihood, dtype):
+        """Write the fitted attributes."""
+        self._take(parameters, offset, dtype)
+        self.log_prior_ = float(em.log_prior(parameters, priors)[0])
+        self.log_posterior_ = log_likelihood + self.log_prior_
+
+    def _take_given(self, parameters, means):
+        """Write the attributes of a mixture that was not fitted but given."""
+        self._take(parameters, np.zeros(means.shape[1]))
+        self.n_features_in_ = means.shape[1]
+        self._record([], True, -math.inf)
+
+    def _record(self, bounds, converged, before):
+        """Write how the fit went."""
+        self.converged_ = converged
+        self.n_iter_ = len(bounds)
+        self.lower_bounds_ = bounds
+        self.lower_bound_ = bounds[-1] if bounds else before
+
+    def _report(self, iteration, changes):
+        """Print a line now and then."""
+        if iteration % self.verbose_interval == 0:
+            line = f"  Iteration {iteration}"
+            if self.verbose > 1:
+                line += f"\t change {max(changes):.5f}\t active runs {len(changes)}"
+            sys.stdout.write(line + "\n")
+
+
+class GaussianMixtureFit(GaussianFit, GaussianMixtureQueries):
+    """The same without classes; also a batch of rows at a time."""
 
     def _fit_mixture(self, X, weights, goes_on):
         """Fit to checked rows and write the fitted attributes."""
         rng = check_random_state(self.random_state)
         offset = center_of(X, weights)
-        priors = checked_priors(self, offset)
+        priors = checked_priors(self, offset, self.n_components)
         if goes_on:
             parameters = self._parameters(offset, resolve_device(self.device))
             before = self.lower_bound_
@@ -41,37 +147,25 @@ class GaussianMixtureFit(GaussianMixtureQueries):
             parameters = self._begin(X, weights, offset, priors, rng)
             before = -math.inf
         if self.batch_size is None:
-            self._fit_rows(X, weights, offset, priors, parameters, before)
+            past = self._fit_rows(X, weights, offset, priors, parameters, before)
         else:
-            self._fit_batches(X, weights, offset, priors, parameters, before, rng)
-
-    def _warn_unless_converged(self):
-        if not self.converged_ and self.max_iter > 0:
-            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=3)
+            past = self._fit_batches(
+                X, weights, offset, priors, parameters, before, rng
+            )
+        self._past = (offset, past)
 
     def _checked(self, X, sample_weight, *, reset, begin=True):
         """Return rows that have a weight, and the weights unless all are 1."""
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_min_samples=2 if begin else 1,
-            ensure_all_finite="allow-nan",
+        X, weights = self._checked_rows(
+            X, sample_weight, reset=reset, n_least=2 if begin else 1
         )
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            kept = sample_weight > 0
-            if not kept.all():
-                X, sample_weight = X[kept], sample_weight[kept]
+        X, weights = with_weight(weights, X)
         if begin and len(X) < self.n_components:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = "
                 f"{self.n_components}, n_samples = {len(X)}"
             )
-        return X, sample_weight
+        return X, weights
 
     def _begin(self, X, weights, offset, priors, rng):
         """Return the runs' first parameters."""
@@ -95,35 +189,8 @@ class GaussianMixtureFit(GaussianMixtureQueries):
             raise ValueError(ILL_DEFINED)
         return parameters
 
-    def _rows(self, X, weights, offset, part=slice(None)):
-        device = resolve_device(self.device)
-        if weights is not None:
-            weights = to_tensor(weights[part], device=device)
-        return em.Rows(centred_columns(X, offset, device=device), weights)
-
-    def _fit_rows(self, X, weights, offset, priors, parameters, before):
-        """Fit to all rows at once."""
-        rows = self._rows(X, weights, offset)
-        fit = em.run(
-            parameters,
-            rows,
-            priors,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            before=before,
-            report=self._report if self.verbose else None,
-        )
-        if not fit.order():
-            raise ValueError(ILL_DEFINED)
-        best = fit.order()[0]
-        chosen = fit.parameters.chosen([best])
-        log_likelihood, statistics = em.e_step(chosen, rows)
-        past = em.Past(statistics.scaled(1.0 / rows.total), rows.total)
-        self._finish(chosen, offset, priors, past, float(log_likelihood), X.dtype)
-        self._record(fit.bounds[best], fit.converged[best], before)
-
     def _fit_batches(self, X, weights, offset, priors, parameters, before, rng):
-        """Fit to shuffled rows, a batch at a time."""
+        """Fit to shuffled rows, a batch at a time; return the past."""
         total = float(len(X) if weights is None else weights.sum())
         online = em.Online(parameters, priors, total=total)
         alive = torch.ones(len(parameters.means), dtype=torch.bool)
@@ -156,31 +223,9 @@ class GaussianMixtureFit(GaussianMixtureQueries):
             if rows.weights is not None:
                 log_density = log_density * rows.weights
             log_likelihood += float(log_density.sum())
-        past = online.past.of(best)
-        self._finish(chosen, offset, priors, past, log_likelihood, X.dtype)
+        self._finish(chosen, offset, priors, log_likelihood, X.dtype)
         self._record([float(b[best]) for b in history], converged, before)
-
-    def _finish(self, parameters, offset, priors, past, log_likelihood, dtype):
-        """Write the fitted attributes."""
-        self._take(parameters, offset, dtype)
-        self._past = (offset, past)
-        self.log_prior_ = float(em.log_prior(parameters, priors)[0])
-        self.log_posterior_ = log_likelihood + self.log_prior_
-
-    def _record(self, bounds, converged, before):
-        """Write how the fit went."""
-        self.converged_ = converged
-        self.n_iter_ = len(bounds)
-        self.lower_bounds_ = bounds
-        self.lower_bound_ = bounds[-1] if bounds else before
-
-    def _report(self, iteration, changes):
-        """Print a line now and then."""
-        if iteration % self.verbose_interval == 0:
-            line = f"  Iteration {iteration}"
-            if self.verbose > 1:
-                line += f"\t change {max(changes):.5f}\t active runs {len(changes)}"
-            sys.stdout.write(line + "\n")
+        return online.past.of(best)
 
 
 NOT_CONVERGED = (
@@ -210,3 +255,11 @@ def center_of(X, weights):
             "it."
         )
     return total / there
+
+
+def with_weight(weights, *arrays):
+    """Return the rows of arrays that have a weight, and their weights."""
+    if weights is None or weights.all():
+        return (*arrays, weights)
+    kept = weights > 0
+    return (*(array[kept] for array in arrays), weights[kept])

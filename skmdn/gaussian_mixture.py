@@ -1,6 +1,5 @@
 """Gaussian mixtures with priors, as a scikit-learn estimator."""
 
-import math
 import numbers
 
 import numpy as np
@@ -11,11 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
-from .bridge import generator_from, to_numpy, to_tensor
-from .gaussian_fit import ILL_DEFINED, GaussianMixtureFit, center_of
+from .bridge import generator_from
+from .gaussian_fit import ILL_DEFINED, GaussianFit, GaussianMixtureFit, center_of
 from .latent import GaussianMixture
-from .mixture_parameters import checked_priors, given_parameters, prior_draws
-from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
+from .mixture_parameters import (
+    checked_priors,
+    given_parameters,
+    module_arguments,
+    module_parameters,
+    prior_draws,
+)
 
 __all__ = ["MAPGaussianMixture"]
 
@@ -148,27 +152,16 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     """
 
     _parameter_constraints: dict = {
+        **GaussianFit._parameter_constraints,
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(em.COVARIANCE_TYPES))],
-        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
-        "n_init": [Interval(numbers.Integral, 1, None, closed="left")],
         "init_params": [
             StrOptions({"kmeans", "random", "random_from_data", "k-means++"})
         ],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
         "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(numbers.Integral, 1, None, closed="left")],
-        "weights_prior": [Dirichlet, None],
-        "means_prior": [Softball, None],
-        "scales_prior": [ScalesPrior, InverseWishart, None],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
-        "device": [str],
     }
 
     def __init__(
@@ -241,10 +234,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         means = check_array(means, dtype=np.float64, input_name="means")
         model = cls(len(means), covariance_type=covariance_type, **params)
         parameters = given_parameters(covariance_type, weights, means, covariances)
-        model._take(parameters, np.zeros(means.shape[1]))
-        model.n_features_in_ = means.shape[1]
-        model.converged_, model.n_iter_ = True, 0
-        model.lower_bound_, model.lower_bounds_ = -math.inf, []
+        model._take_given(parameters, means)
         return model
 
     @classmethod
@@ -263,22 +253,8 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         model : MAPGaussianMixture
             The mixture, without having seen data.
         """
-        kind = module.covariance_type
-        covariances = to_numpy(module.covariance.detach())
-        if kind in ("spherical", "fixed"):
-            covariances = covariances[:, 0]
-        priors = {
-            "weights_prior": module.weights_prior,
-            "means_prior": module.means_prior,
-            "scales_prior": None if kind == "fixed" else module.scales_prior,
-        }
-        return cls.from_params(
-            to_numpy(module.mixture_probs().detach()),
-            to_numpy(module.mean.detach()),
-            covariances[0] if kind == "tied" else covariances,
-            covariance_type=kind,
-            **(priors | params),
-        )
+        parameters, known = module_parameters(module)
+        return cls.from_params(*parameters, **(known | params))
 
     def to_torch(self):
         """Return the fitted mixture as a torch module, to be trained further.
@@ -289,15 +265,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
             In double precision, with copies of the parameters and the same priors.
         """
         check_is_fitted(self)
-        return GaussianMixture.from_params(
-            to_tensor(self.weights_),
-            to_tensor(self.means_),
-            to_tensor(self.covariances_),
-            self.covariance_type,
-            mean_init=self.means_prior,
-            sd_init=self.scales_prior,
-            weight_alpha=self.weights_prior,
-        )
+        return GaussianMixture.from_params(**module_arguments(self))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None):
@@ -394,13 +362,13 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
             X, weights = self._checked(X, sample_weight, reset=first, begin=first)
             if first:
                 offset = center_of(X, weights)
-                priors = checked_priors(self, offset)
+                priors = checked_priors(self, offset, self.n_components)
                 rng = check_random_state(self.random_state)
                 parameters = self._begin(X, weights, offset, priors, rng)
                 past = em.Past()
             else:
                 offset, past = self._past
-                priors = checked_priors(self, offset)
+                priors = checked_priors(self, offset, self.n_components)
                 parameters = self._parameters(offset)
             best = parameters.chosen([0])
             online = em.Online(best, priors, past=past)

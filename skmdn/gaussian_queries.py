@@ -10,10 +10,10 @@ from . import em
 from .base import StampedEstimator, resolve_device
 from .bridge import centred_columns, to_numpy, to_tensor
 
-__all__ = ["GaussianMixtureQueries", "draw_components"]
+__all__ = ["GaussianMixtureQueries", "GaussianQueries"]
 
 
-class GaussianMixtureQueries(StampedEstimator):
+class GaussianQueries(StampedEstimator):
     """Queries of mixtures that live in scikit-learn's fitted attributes.
 
     They read ``weights_``, ``means_``, ``covariances_`` and ``precisions_cholesky_``
@@ -40,39 +40,6 @@ class GaussianMixtureQueries(StampedEstimator):
         """
         parameters, rows, X = self._asked(X)
         return self._like(X, em.log_density(parameters, rows)[0])
-
-    def predict_proba(self, X):
-        """Return the posterior probability of each component for each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        resp : ndarray of shape (n_samples, n_components)
-            Rows sum to 1.
-        """
-        parameters, rows, X = self._asked(X)
-        return self._like(X, em.responsibilities(parameters, rows)[0].T)
-
-    def predict(self, X):
-        """Return the most probable component of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Numbers of components.
-        """
-        parameters, rows, _ = self._asked(X)
-        joint = em.responsibilities(parameters, rows, "joint")[0]
-        return to_numpy(joint.argmax(0))
 
     def log_component_prob(self, X):
         """Return the log density of every row under each component by itself.
@@ -109,68 +76,6 @@ class GaussianMixtureQueries(StampedEstimator):
         filled = self._like(X, em.impute(parameters, rows).T) + self._offset()
         return np.where(np.isnan(X), filled.astype(X.dtype), X)
 
-    def bic(self, X):
-        """Return the Bayesian information criterion.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        bic : float
-            The lower the better.
-        """
-        scores = self.score_samples(X)
-        penalty = self._n_parameters() * math.log(len(scores))
-        return float(-2.0 * scores.sum() + penalty)
-
-    def aic(self, X):
-        """Return the Akaike information criterion.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        aic : float
-            The lower the better.
-        """
-        return float(-2.0 * self.score_samples(X).sum() + 2 * self._n_parameters())
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            How many.
-        random_state : int, RandomState instance or None, default=None
-            The source of chance; None takes that of the estimator.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            Rows, ordered by component.
-        y : ndarray of shape (n_samples,)
-            Their components.
-        """
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples}. At least one row has to "
-                "be drawn."
-            )
-        rng = self._chance(random_state)
-        weights = np.asarray(self.weights_, dtype=np.float64)
-        n_each = rng.multinomial(n_samples, weights / weights.sum())
-        y = np.repeat(np.arange(len(n_each)), n_each)
-        noise = rng.standard_normal((n_samples, self.means_.shape[1]))
-        return draw_components(self, y, noise), y
-
     def sample_components(self, n_samples=1, random_state=None):
         """Draw rows from every component, whatever its weight.
 
@@ -188,19 +93,49 @@ class GaussianMixtureQueries(StampedEstimator):
         """
         check_is_fitted(self)
         n_components, n_features = self.means_.shape
-        rng = self._chance(random_state)
-        noise = rng.standard_normal((n_samples * n_components, n_features))
-        y = np.tile(np.arange(n_components), n_samples)
-        drawn = draw_components(self, y, noise)
+        components = np.tile(np.arange(n_components), n_samples)
+        drawn = self._draws(components, self._chance(random_state))
         return drawn.reshape(n_samples, n_components, n_features)
+
+    def _likeliest(self, X):
+        """Return the most probable component of each row."""
+        parameters, rows, _ = self._asked(X)
+        joint = em.responsibilities(parameters, rows, "joint")[0]
+        return to_numpy(joint.argmax(0))
+
+    def _component_draws(self, n_samples, rng):
+        """Draw components by their weights; return them in order."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples}. At least one row has to "
+                "be drawn."
+            )
+        weights = np.asarray(self.weights_, dtype=np.float64)
+        n_each = rng.multinomial(n_samples, weights / weights.sum())
+        return np.repeat(np.arange(len(n_each)), n_each)
+
+    def _draws(self, components, rng):
+        """Draw a row from each of these components."""
+        noise = rng.standard_normal((len(components), self.means_.shape[1]))
+        means = np.asarray(self.means_, dtype=np.float64)
+        covariances = np.asarray(self.covariances_, dtype=np.float64)
+        if self.covariance_type == "tied":
+            return means[components] + noise @ np.linalg.cholesky(covariances).T
+        if self.covariance_type == "full":
+            drawn = np.empty_like(noise)
+            for k, root in enumerate(np.linalg.cholesky(covariances)):
+                drawn[components == k] = noise[components == k] @ root.T
+            return means[components] + drawn
+        scale = np.sqrt(covariances)
+        if self.covariance_type != "diag":
+            scale = scale[:, np.newaxis]
+        return means[components] + noise * scale[components]
 
     def _chance(self, random_state):
         if random_state is None:
             random_state = self.random_state
         return check_random_state(random_state)
-
-    def _n_parameters(self):
-        return self._parameters(self._offset()).n_free()[0]
 
     def _asked(self, X):
         """Return the mixture, rows in columns, and the checked array."""
@@ -258,33 +193,92 @@ class GaussianMixtureQueries(StampedEstimator):
         return to_numpy(tensor).astype(X.dtype, copy=False)
 
 
-def draw_components(fitted, labels, noise):
-    """Turn standard normal noise into draws from components.
+class GaussianMixtureQueries(GaussianQueries):
+    """Queries of mixtures that are about their components."""
 
-    Parameters
-    ----------
-    fitted : GaussianMixtureQueries
-        The mixture.
-    labels : ndarray of shape (n_samples,)
-        The component of each draw.
-    noise : ndarray of shape (n_samples, n_features)
-        Standard normal numbers.
+    def predict_proba(self, X):
+        """Return the posterior probability of each component for each row.
 
-    Returns
-    -------
-    X : ndarray of shape (n_samples, n_features)
-    """
-    means = np.asarray(fitted.means_, dtype=np.float64)
-    covariances = np.asarray(fitted.covariances_, dtype=np.float64)
-    kind = fitted.covariance_type
-    if kind == "tied":
-        return means[labels] + noise @ np.linalg.cholesky(covariances).T
-    if kind == "full":
-        drawn = np.empty_like(noise)
-        for k, root in enumerate(np.linalg.cholesky(covariances)):
-            drawn[labels == k] = noise[labels == k] @ root.T
-        return means[labels] + drawn
-    scale = np.sqrt(covariances)
-    if kind != "diag":
-        scale = scale[:, np.newaxis]
-    return means[labels] + noise * scale[labels]
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        resp : ndarray of shape (n_samples, n_components)
+            Rows sum to 1.
+        """
+        parameters, rows, X = self._asked(X)
+        return self._like(X, em.responsibilities(parameters, rows)[0].T)
+
+    def predict(self, X):
+        """Return the most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Numbers of components.
+        """
+        return self._likeliest(X)
+
+    def bic(self, X):
+        """Return the Bayesian information criterion.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        bic : float
+            The lower the better.
+        """
+        scores = self.score_samples(X)
+        penalty = self._n_parameters() * math.log(len(scores))
+        return float(-2.0 * scores.sum() + penalty)
+
+    def aic(self, X):
+        """Return the Akaike information criterion.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        aic : float
+            The lower the better.
+        """
+        return float(-2.0 * self.score_samples(X).sum() + 2 * self._n_parameters())
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState instance or None, default=None
+            The source of chance; None takes that of the estimator.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Rows, ordered by component.
+        y : ndarray of shape (n_samples,)
+            Their components.
+        """
+        rng = self._chance(random_state)
+        y = self._component_draws(n_samples, rng)
+        return self._draws(y, rng), y
+
+    def _n_parameters(self):
+        return self._parameters(self._offset()).n_free()[0]

@@ -14,6 +14,8 @@ __all__ = [
     "checked_priors",
     "checked_weights",
     "given_parameters",
+    "module_arguments",
+    "module_parameters",
     "prior_draws",
 ]
 
@@ -119,7 +121,7 @@ def given_parameters(kind, weights, means, covariances):
     return parameters
 
 
-def checked_priors(estimator, offset):
+def checked_priors(estimator, offset, n_components):
     """Return an estimator's priors, relative to an offset of the data.
 
     Parameters
@@ -129,6 +131,8 @@ def checked_priors(estimator, offset):
         about.
     offset : ndarray of shape (n_features,)
         Where the origin is moved to.
+    n_components : int
+        The number of all components.
 
     Returns
     -------
@@ -152,13 +156,68 @@ def checked_priors(estimator, offset):
     elif scales is not None:
         scales.log_prob(torch.ones(1, dtype=torch.float64))
     if estimator.weights_prior is not None:
-        estimator.weights_prior.log_normalizer(estimator.n_components)
+        estimator.weights_prior.log_normalizer(n_components)
     means = estimator.means_prior
     if means is not None:
         center = to_numpy(means.center_like(to_tensor(offset))) - offset
         means = Softball(means.radius, means.sharpness, center.tolist())
         means.log_normalizer(n_features)
     return em.Priors(estimator.weights_prior, means, scales, float(estimator.reg_covar))
+
+
+def module_parameters(module):
+    """Return what a torch module says about a mixture, for an estimator.
+
+    Parameters
+    ----------
+    module : skmdn.latent.GaussianMixture
+        The module.
+
+    Returns
+    -------
+    parameters : tuple of ndarray
+        Its weights, means and covariances.
+    params : dict
+        Its type of covariances and its priors, as parameters of an estimator.
+    """
+    kind = module.covariance_type
+    covariances = to_numpy(module.covariance)
+    if kind in ("spherical", "fixed"):
+        covariances = covariances[:, 0]
+    elif kind == "tied":
+        covariances = covariances[0]
+    params = {
+        "covariance_type": kind,
+        "weights_prior": module.weights_prior,
+        "means_prior": module.means_prior,
+        "scales_prior": None if kind == "fixed" else module.scales_prior,
+    }
+    weights, means = to_numpy(module.mixture_probs()), to_numpy(module.mean)
+    return (weights, means, covariances), params
+
+
+def module_arguments(estimator):
+    """Return what a fitted estimator says to ``from_params`` of a torch module.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+
+    Returns
+    -------
+    arguments : dict
+        By name, with copies of the parameters in double precision.
+    """
+    return {
+        "weights": to_tensor(estimator.weights_),
+        "means": to_tensor(estimator.means_),
+        "covariances": to_tensor(estimator.covariances_),
+        "covariance_type": estimator.covariance_type,
+        "mean_init": estimator.means_prior,
+        "sd_init": estimator.scales_prior,
+        "weight_alpha": estimator.weights_prior,
+    }
 
 
 def prior_draws(estimator, n_samples, n_features, generator):
@@ -180,8 +239,8 @@ def prior_draws(estimator, n_samples, n_features, generator):
     weights, means, covariances : ndarray
         With a first axis of mixtures.
     """
-    checked_priors(estimator, np.zeros(n_features))
     kind, n_components = estimator.covariance_type, estimator.n_components
+    checked_priors(estimator, np.zeros(n_features), n_components)
     for name in ("weights_prior", "means_prior", "scales_prior"):
         if getattr(estimator, name) is None and (name, kind) != (
             "scales_prior",

@@ -16,6 +16,7 @@ from skmdn.families import (
     Transformed,
     TruncatedNormal,
 )
+from skmdn.gaussian_classifier import GaussianMixtureClassifier
 from skmdn.gaussian_mixture import MAPGaussianMixture
 from skmdn.priors import Dirichlet, InverseGamma, Softball
 
@@ -71,6 +72,11 @@ KINDS = {
         "one": PointMass(1.0),
     },
 }
+PRIORS = {
+    "weights_prior": Dirichlet(2.0),
+    "means_prior": Softball(5.0),
+    "scales_prior": InverseGamma(),
+}
 REPRESENTATIVE = ("gamma", "negative_binomial", "three families")
 
 
@@ -84,7 +90,7 @@ def instances():
         ColumnTarget(covariance_type=kind, max_iter=4, random_state=0)
         for kind in ("diag", "full")
     ]
-    return regressors + columns + mixtures() + calibrated()
+    return regressors + columns + mixtures() + classifiers() + calibrated()
 
 
 def other_instances():
@@ -97,20 +103,26 @@ def other_instances():
 
 def mixtures():
     """Return Gaussian mixtures: the defaults, with priors, and in batches."""
-    priors = {
-        "weights_prior": Dirichlet(2.0),
-        "means_prior": Softball(5.0),
-        "scales_prior": InverseGamma(),
-    }
     return [
         *[MAPGaussianMixture(covariance_type=kind) for kind in MIXTURE_TYPES],
         *[
-            MAPGaussianMixture(covariance_type=kind, **priors)
+            MAPGaussianMixture(covariance_type=kind, **PRIORS)
             for kind in ("full", "diag")
         ],
         MAPGaussianMixture(
             covariance_type="tied", batch_size=8, scales_prior=InverseGamma()
         ),
+    ]
+
+
+def classifiers():
+    """Return classes as Gaussian mixtures: the defaults, and with priors."""
+    return [
+        *[GaussianMixtureClassifier(covariance_type=kind) for kind in COVARIANCE_TYPES],
+        *[
+            GaussianMixtureClassifier(covariance_type=kind, **PRIORS)
+            for kind in ("full", "diag")
+        ],
     ]
 
 
@@ -255,10 +267,18 @@ def test_check_that_scikit_learn_does_not_yield(check, covariance_type):
         estimator_checks.check_inplace_ensure_writeable,
     ],
 )
-@pytest.mark.parametrize("covariance_type", MIXTURE_TYPES)
-def test_check_of_mixtures_that_scikit_learn_does_not_yield(check, covariance_type):
-    estimator = MAPGaussianMixture(covariance_type=covariance_type, random_state=0)
-    check("MAPGaussianMixture", estimator)
+@pytest.mark.parametrize(
+    ("kind", "covariance_type"),
+    [
+        *((MAPGaussianMixture, name) for name in MIXTURE_TYPES),
+        *((GaussianMixtureClassifier, name) for name in COVARIANCE_TYPES),
+    ],
+)
+def test_check_of_mixtures_that_scikit_learn_does_not_yield(
+    check, kind, covariance_type
+):
+    estimator = kind(covariance_type=covariance_type, random_state=0)
+    check(kind.__name__, estimator)
 
 
 @pytest.mark.draws_from_numpy

@@ -227,6 +227,17 @@ def test_unlabelled_rows_attract_the_mixture():
     assert module.log_prob(x, unknown).sum().item() > before
 
 
+def test_densities_above_one_are_ordinary():
+    module = random_module(SupervisedGaussianMixture, 2, 2, 2, sd_init=(1e-3, 1.0))
+    x = module.mean.detach() + 1e-4 * points(4, 2)
+    joint = reference(module, x).reshape(4, 2, 2)
+    by_class = logsumexp(joint, axis=2)
+    assert by_class.max(axis=1).min() > 0
+    label = [0, 0, 1, -1]
+    expected = [by_class[0, 0], by_class[1, 0], by_class[2, 1], logsumexp(by_class[3])]
+    np.testing.assert_allclose(module.log_prob(x, label).detach(), expected)
+
+
 @pytest.mark.draws_from_torch
 def test_labels_that_are_no_class_are_refused():
     module = SupervisedGaussianMixture(2, 1, 2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skmdn.priors import Dirichlet, InverseWishart, Prior, Softball
 
+from .classes import Classes
 from .means import softball_means
 from .parameters import Parameters
 from .scales import matrix_mode, variance_mode
@@ -39,12 +40,15 @@ class Priors:
         on the matrix.
     reg_covar : float, default=0.0
         Added to the variances where their prior is flat.
+    classes : Classes, optional
+        The classes that components belong to; none of them loses its last one.
     """
 
     weights: Dirichlet | None = None
     means: Softball | None = None
     scales: Prior | None = None
     reg_covar: float = 0.0
+    classes: Classes | None = None
 
 
 def m_step(
@@ -68,7 +72,7 @@ def m_step(
     sound : Tensor of shape (n_runs,)
         False where a covariance is no longer positive definite.
     """
-    log_weights = _weights(statistics.counts, priors.weights)
+    log_weights = _weights(statistics.counts, priors)
     idle = (statistics.counts <= _NOTHING).unsqueeze(-1)
     means = statistics.means
     if priors.means is not None:
@@ -111,7 +115,7 @@ def start_step(
         fixed.expand(n_runs, -1),
         fixed.expand(n_runs, -1),
     )
-    log_weights = _weights(counts, priors.weights)
+    log_weights = _weights(counts, priors)
     made = _with_covariances(
         statistics, before, log_weights, means, priors, keep_idle=False
     )
@@ -132,7 +136,7 @@ def log_prior(parameters: Parameters, priors: Priors) -> Tensor:
     alive = parameters.log_weights > -math.inf
     total = parameters.means.new_zeros(len(alive))
     if priors.weights is not None:
-        total += _weights_log_prior(parameters.log_weights, alive, priors.weights)
+        total += _weights_log_prior(parameters.log_weights, alive, priors)
     if priors.means is not None:
         total += (priors.means.log_prob(parameters.means) * alive).sum(-1)
     if priors.scales is None or parameters.covariance_type == "fixed":
@@ -143,19 +147,32 @@ def log_prior(parameters: Parameters, priors: Priors) -> Tensor:
     return total + (values * alive).sum(-1)
 
 
-def _weights_log_prior(log_weights: Tensor, alive: Tensor, prior: Dirichlet) -> Tensor:
-    """Return the density of the weights of the living, as if there were no others."""
-    n_components = log_weights.shape[-1]
+def _weights_log_prior(log_weights: Tensor, alive: Tensor, priors: Priors) -> Tensor:
+    """Return the density of the weights of the living, as if there were no others.
+
+    Where the weights of classes are given, only those within classes are free: given
+    the sums of its parts, a Dirichlet law is one within each of them.
+    """
+    assert priors.weights is not None
+    concentrations = [a + 1.0 for a in priors.weights.excess(log_weights.shape[-1])]
+    if priors.classes is None or priors.classes.shares is None:
+        return _dirichlet(log_weights, alive, concentrations)
+    total = log_weights.new_zeros(len(log_weights))
+    for k in priors.classes.each():
+        within = torch.log_softmax(log_weights[:, k], -1)
+        total += _dirichlet(within, alive[:, k], [concentrations[j] for j in k])
+    return total
+
+
+def _dirichlet(
+    log_weights: Tensor, alive: Tensor, concentrations: list[float]
+) -> Tensor:
+    """Return the log density of the weights of the living, run by run."""
     if bool(alive.all()):
-        return prior.log_prob(log_weights)
+        return Dirichlet(concentrations).log_prob(log_weights)
     total = []
     for row, lives in zip(log_weights, alive, strict=True):
-        excess = prior.excess(n_components)
-        kept = [
-            a + 1.0
-            for a, lives_on in zip(excess, lives.tolist(), strict=True)
-            if lives_on
-        ]
+        kept = [a for a, on in zip(concentrations, lives.tolist(), strict=True) if on]
         total.append(Dirichlet(kept).log_prob(row[lives]))
     return torch.stack(total)
 
@@ -172,16 +189,30 @@ def _scales_log_prior(parameters: Parameters, prior: Prior) -> Tensor:
     return values.sum(-1) if parameters.covariance_type == "diag" else values
 
 
-def _weights(counts: Tensor, prior: Dirichlet | None) -> Tensor:
+def _weights(counts: Tensor, priors: Priors) -> Tensor:
     r"""Return log weights: :math:`\pi_k \propto \max(0, N_k + a_k - 1)`."""
+    classes = priors.classes
+    if classes is None:
+        everything = torch.zeros(counts.shape[-1], dtype=torch.int64)
+        classes = Classes(everything.to(counts.device), 1)
     mass = counts
-    if prior is not None:
-        mass = counts + counts.new_tensor(prior.excess(counts.shape[-1]))
-        # Whoever has most stays, even if no one explains enough.
-        most = torch.zeros_like(mass).scatter_(-1, mass.argmax(-1, keepdim=True), 1e-12)
-        mass = mass.clamp_min(0.0)
-        mass = torch.where(mass.sum(-1, keepdim=True) > 0, mass, most)
-    return mass.log() - mass.sum(-1, keepdim=True).log()
+    if priors.weights is not None:
+        mass = counts + counts.new_tensor(priors.weights.excess(counts.shape[-1]))
+        mass = _with_survivors(mass, counts, classes)
+    return classes.log_weights(mass)
+
+
+def _with_survivors(mass: Tensor, counts: Tensor, classes: Classes) -> Tensor:
+    """Return masses that are not negative, and in each class not all of them 0.
+
+    Where no component explains enough, whoever has most gets all that the class has.
+    """
+    belongs = classes.belongs
+    most = mass.unsqueeze(1).masked_fill(~belongs, -math.inf).argmax(-1)
+    mass, belongs = mass.clamp_min(0.0), belongs.to(mass).T
+    lost = mass @ belongs == 0.0
+    rescue = torch.where(lost, (counts @ belongs).clamp_min(1e-12), 0.0)
+    return mass.scatter_add(-1, most, rescue)
 
 
 def _with_covariances(

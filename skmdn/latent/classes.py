@@ -78,6 +78,41 @@ class SupervisedGaussianMixture(GaussianMixture):
             generator=generator,
         )
 
+    @classmethod
+    def from_params(
+        cls,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        covariance_type: str = "full",
+        **priors: Any,
+    ) -> "SupervisedGaussianMixture":
+        """Make a module with given parameters, which are copied.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (Nclass, Ncompperclass)
+            Weights; all together sum to 1.
+        means : Tensor of shape (Nclass * Ncompperclass, dim)
+            Means, class by class.
+        covariances : Tensor
+            As in :meth:`GaussianMixture.from_params`, class by class.
+        covariance_type : str, default="full"
+            As in the class.
+        **priors : dict
+            The arguments ``mean_init``, ``sd_init`` and ``alpha``.
+
+        Returns
+        -------
+        module : SupervisedGaussianMixture
+            In the precision of the means.
+        """
+        made = super().from_params(
+            weights, means, covariances, covariance_type, **priors
+        )
+        assert isinstance(made, cls)
+        return made
+
     def forward(self, x: Tensor, label: Any = None) -> Tensor:
         """Return the negative log density of every row with its label.
 

@@ -148,12 +148,14 @@ class GaussianMixture(nn.Module):
         module : GaussianMixture
             In the precision of the means.
         """
+        make: Any = cls
+        # One number for all components, or classes and components of each.
+        sizes = (*weights.shape, means.shape[-1])
         chance = torch.Generator()
-        n_mix_comp, dim = means.shape
-        module = cls(n_mix_comp, dim, covariance_type, generator=chance, **priors)
+        module = make(*sizes, covariance_type, generator=chance, **priors)
         module.to(means.dtype)
         module.mean.copy_(means)
-        module.weight.copy_(weights.log().clamp_min(_NOTHING))
+        module.weight.copy_(weights.log().flatten().clamp_min(_NOTHING))
         if module.covariance_type in _MATRICES:
             root = torch.linalg.cholesky(covariances)
             scale = root.diagonal(dim1=-2, dim2=-1)
