@@ -17,6 +17,7 @@ from skmdn.numerics import least_exponent
 from .kernels import Kernel, block_length, expanded_is_safe, make_kernel
 from .parameters import Parameters
 from .rows import Block, Rows
+from .scattered import ScatteredMatrices, scattered_length
 from .statistics import Statistics
 
 __all__ = ["e_step", "impute", "log_density", "moments_of", "responsibilities"]
@@ -204,6 +205,9 @@ def _work(
         return
     for present, blocks in rows.patterns(n_rows):
         yield make_kernel(parameters, present, expanded), blocks
+    for n_missing, blocks_of in rows.scattered():
+        kernel = ScatteredMatrices(parameters)
+        yield kernel, blocks_of(scattered_length(parameters, n_missing))
 
 
 def _logits(kernel: Kernel, block: Block, table: Tensor | None) -> Tensor:
