@@ -2,8 +2,8 @@
 How many components
 ===================
 
-Two of the four groups below are not normal: one is skewed, one is a ring segment. How many
-components are right depends on the question, and each criterion answers its own.
+Two of the four groups below are not normal: one is skewed, one is a ring segment. How
+many components are right depends on the question, and each criterion answers its own.
 """
 
 # %%
@@ -28,18 +28,15 @@ round_ones = [c + 0.7 * rng.normal(size=(250, 2)) for c in ([4.0, -4.0], [-0.5, 
 X = np.concatenate([arc, skewed, *round_ones])
 
 # %%
-# The priors say, in the units of the data, where means and widths may lie. With them each
-# component costs its own prior density, and the log posterior has a best number too.
+# The priors say, in the units of the data, where means and widths may lie. With them
+# each component costs its own prior density, and the log posterior has a best number.
 
 priors = {
     "weights_prior": Dirichlet(2.0),
     "means_prior": Softball(radius=10.0),
     "scales_prior": LogNormalScale(sd_mean=0.7, sd_sd=1.0),
 }
-models = [
-    MAPGaussianMixture(n, n_init=3, random_state=0, **priors).fit(X)
-    for n in range(2, 12)
-]
+models = [MAPGaussianMixture(n, random_state=0, **priors).fit(X) for n in range(2, 11)]
 
 # %%
 # The BIC wants a good density: it spends several components on the arc. The ICL wants

@@ -3,8 +3,8 @@ Missing values
 ==============
 
 Two measurements of the same thing, each of which is missing in many rows. A mixture is
-fitted to what is there. It fills the holes with what it expects of them, which keeps the
-shape of the data; the means of the columns do not.
+fitted to what is there. It fills the holes with what it expects of them, which keeps
+the shape of the data; the means of the columns do not.
 """
 
 # %%

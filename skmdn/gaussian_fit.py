@@ -26,6 +26,10 @@ from .starts import START_ROWS, Start, find_starts
 __all__ = ["ILL_DEFINED", "GaussianMixtureFit", "center_of"]
 
 
+# On the rows that a fit in batches begins with.
+_FIRST_STEPS = 100
+
+
 class GaussianMixtureFit(GaussianMixtureQueries):
     """What estimators of Gaussian mixtures do to fit one."""
 
@@ -126,7 +130,7 @@ class GaussianMixtureFit(GaussianMixtureQueries):
     def _fit_batches(self, X, weights, offset, priors, parameters, before, rng):
         """Fit to shuffled rows, a batch at a time."""
         total = float(len(X) if weights is None else weights.sum())
-        past = self._first_past(X, weights, offset, parameters, rng)
+        parameters, past = self._first_past(X, weights, offset, priors, parameters, rng)
         online = em.Online(parameters, priors, total=total, past=past)
         alive = torch.ones(len(parameters.means), dtype=torch.bool)
         history, converged = [], False
@@ -162,14 +166,20 @@ class GaussianMixtureFit(GaussianMixtureQueries):
         self._finish(chosen, offset, priors, past, log_likelihood, X.dtype)
         self._record([float(b[best]) for b in history], converged, before)
 
-    def _first_past(self, X, weights, offset, parameters, rng):
-        """Return what a good many rows say about where the runs begin.
+    def _first_past(self, X, weights, offset, priors, parameters, rng):
+        """Return the sound runs after a fit to some rows, and what these rows say.
 
         The first batches would otherwise decide alone, and undo a good beginning.
         """
         chosen = np.sort(rng.permutation(len(X))[:START_ROWS])
         rows = self._rows(X[chosen], weights, offset, chosen)
-        return em.Past().with_batch(em.e_step(parameters, rows)[1], rows.total)
+        fit = em.run(parameters, rows, priors, tol=self.tol, max_iter=_FIRST_STEPS)
+        if not fit.order():
+            raise ValueError(ILL_DEFINED)
+        parameters = fit.parameters.chosen(fit.order())
+        return parameters, em.Past().with_batch(
+            em.e_step(parameters, rows)[1], rows.total
+        )
 
     def _finish(self, parameters, offset, priors, past, log_likelihood, dtype):
         """Write the fitted attributes."""

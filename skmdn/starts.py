@@ -23,8 +23,8 @@ _KMEANS_STEPS = 20
 _TRIALS = 5
 # Steps of the rounds of the race, each of which halves the field.
 _ROUNDS = (15, 30)
-_LONG_RUN = 200
-# Of the tolerance: the last of them runs on few rows, where steps are cheap.
+_LONG_RUN = 60
+# Of the tolerance: the last steps are on few rows, where they are cheap.
 _FINE = 0.1
 
 
@@ -261,5 +261,7 @@ def _winners(
     if not go_on:
         others = [place for place in places[:total] if place != 0]
         return candidates.chosen([0, *others])
-    fit = em.run(current, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
-    return fit.parameters.chosen(fit.order()[:total])
+    fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
+    best = fit.parameters.chosen(fit.order()[:total])
+    fit = em.run(best, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
+    return fit.parameters.chosen(fit.order())

@@ -8,6 +8,7 @@ deviations from each mean are formed instead.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -205,9 +206,8 @@ def _work(
         return
     for present, blocks in rows.patterns(n_rows):
         yield make_kernel(parameters, present, expanded), blocks
-    for n_missing, blocks_of in rows.scattered():
-        kernel = ScatteredMatrices(parameters)
-        yield kernel, blocks_of(scattered_length(parameters, n_missing))
+    for blocks in rows.scattered(partial(scattered_length, parameters)):
+        yield ScatteredMatrices(parameters), blocks
 
 
 def _logits(kernel: Kernel, block: Block, table: Tensor | None) -> Tensor:

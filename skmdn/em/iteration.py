@@ -226,7 +226,9 @@ class Online:
         total = self.past.seen if self.total is None else self.total
         bounds = log_likelihood / rows.total
         bounds = bounds + log_prior(self.parameters, self.priors) / total
-        better, sound = m_step(self.past.statistics.scaled(total), self.parameters, self.priors)
+        assert self.past.statistics is not None
+        statistics = self.past.statistics.scaled(total)
+        better, sound = m_step(statistics, self.parameters, self.priors)
         kept = sound.nonzero().view(-1)
         self.parameters = self.parameters.replaced(kept, better[kept])
         return bounds, sound

@@ -101,36 +101,29 @@ class Rows:
         for present, members in self._pattern_groups().alike:
             yield present, self._blocks_of(present, members, n_rows)
 
-    def scattered(self) -> Iterator[tuple[int, Callable[[int], Iterator[Block]]]]:
-        """Yield the other rows by how many features they miss, and what makes blocks.
+    def scattered(self, n_rows: Callable[[int], int]) -> Iterator[Iterator[Block]]:
+        """Yield blocks of the other rows, those that miss as many features together.
 
-        Rows of a pattern are neighbours, and missing numbers are 0.
+        Rows of a pattern are neighbours, and missing numbers are 0. How many rows make
+        a block is a function of how many features they miss.
         """
         if self.complete:
             return
         for members, gone, kinds in self._pattern_groups().scattered:
+            yield self._scattered_blocks(members, gone, kinds, n_rows(gone.shape[1]))
 
-            def blocks(
-                n_rows: int,
-                members: Tensor = members,
-                gone: Tensor = gone,
-                kinds: Tensor = kinds,
-            ) -> Iterator[Block]:
-                for part in torch.arange(len(members)).split(n_rows):
-                    here = slice(int(part[0]), int(part[-1]) + 1)
-                    places = members[here]
-                    columns = self.columns[:, places]
-                    missing = columns.isnan()
-                    observed = (~missing).to(columns.dtype)
-                    yield Block(
-                        columns.masked_fill(missing, 0.0),
-                        places,
-                        *self._beside(places, observed),
-                        gone[here],
-                        kinds[here],
-                    )
-
-            yield gone.shape[1], blocks
+    def _scattered_blocks(
+        self, members: Tensor, gone: Tensor, kinds: Tensor, n_rows: int
+    ) -> Iterator[Block]:
+        parts = zip(
+            members.split(n_rows), gone.split(n_rows), kinds.split(n_rows), strict=True
+        )
+        for places, missed, kind in parts:
+            columns = self.columns[:, places]
+            missing = columns.isnan()
+            observed = (~missing).to(columns.dtype)
+            columns = columns.masked_fill(missing, 0.0)
+            yield Block(columns, places, *self._beside(places, observed), missed, kind)
 
     def _blocks_of(
         self, present: list[int], members: Tensor, n_rows: int

@@ -41,8 +41,9 @@ class InformationCriterionDisplay:
     >>> from sklearn.datasets import load_iris
     >>> from skmdn import MAPGaussianMixture
     >>> from skmdn.plotting import InformationCriterionDisplay
+    >>> X, model = load_iris().data, MAPGaussianMixture(random_state=0)
     >>> display = InformationCriterionDisplay.from_estimator(
-    ...     MAPGaussianMixture(random_state=0), load_iris().data, n_components=range(1, 5)
+    ...     model, X, n_components=range(1, 5)
     ... )
     >>> display.best("bic")
     2
@@ -54,7 +55,13 @@ class InformationCriterionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, n_components=range(1, 11), criteria=("bic", "icl"), ax=None
+        cls,
+        estimator,
+        X,
+        *,
+        n_components=range(1, 11),
+        criteria=("bic", "icl"),
+        ax=None,
     ):
         """Fit copies of an estimator with several numbers of components and draw.
 

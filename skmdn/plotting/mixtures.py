@@ -297,8 +297,8 @@ def _mixture(estimator):
     ]
     if missing:
         raise ValueError(
-            f"{type(estimator).__name__} has no {missing[0]}: a fitted Gaussian mixture "
-            "is needed."
+            f"{type(estimator).__name__} has no {missing[0]}: a fitted Gaussian "
+            "mixture is needed."
         )
     return MAPGaussianMixture.from_params(
         estimator.weights_,

@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skmdn import MixtureDensityRegressor
-from skmdn.datasets import make_branches
 from skmdn.plotting import PredictiveDensityDisplay
 
 

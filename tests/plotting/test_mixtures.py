@@ -117,7 +117,9 @@ def test_shares_are_ordered_by_component_and_certainty(iris):
     assert (np.diff(best) >= 0).all()
     for k in range(3):
         assert (np.diff(top[best == k]) <= 0).all()
-    np.testing.assert_allclose(np.sort(image[:, 0]), np.sort(model.predict_proba(iris)[:, 0]))
+    np.testing.assert_allclose(
+        np.sort(image[:, 0]), np.sort(model.predict_proba(iris)[:, 0])
+    )
 
 
 def test_a_missing_matplotlib_is_explained(iris, monkeypatch):
