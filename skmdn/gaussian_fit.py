@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+# On the rows that a fit in batches begins with.
+_FIRST_STEPS = 100
+
+
 class GaussianFit(GaussianQueries):
     """What estimators of Gaussian mixtures do to fit one to all rows at once."""
 
@@ -95,14 +99,15 @@ class GaussianFit(GaussianQueries):
             table=table,
             report=self._report if self.verbose else None,
         )
-        if not fit.order():
+        order = fit.order(margin=self.tol)
+        if not order:
             raise ValueError(ILL_DEFINED)
-        best = fit.order()[0]
+        best = order[0]
         chosen = fit.parameters.chosen([best])
         log_likelihood, statistics = em.e_step(chosen, rows, table)
         self._finish(chosen, offset, priors, float(log_likelihood), X.dtype)
         self._record(fit.bounds[best], fit.converged[best], before)
-        return em.Past(statistics.scaled(1.0 / rows.total), rows.total)
+        return em.Past().with_batch(statistics, rows.total)
 
     def _finish(self, parameters, offset, priors, log_likelihood, dtype):
         """Write the fitted attributes."""
@@ -152,7 +157,7 @@ class GaussianMixtureFit(GaussianFit, GaussianMixtureQueries):
             past = self._fit_batches(
                 X, weights, offset, priors, parameters, before, rng
             )
-        self._past = (offset, past)
+        self._past, self._kept_rows = (offset, past), None
 
     def _checked(self, X, sample_weight, *, reset, begin=True):
         """Return rows that have a weight, and the weights unless all are 1."""
@@ -192,7 +197,8 @@ class GaussianMixtureFit(GaussianFit, GaussianMixtureQueries):
     def _fit_batches(self, X, weights, offset, priors, parameters, before, rng):
         """Fit to shuffled rows, a batch at a time; return the past."""
         total = float(len(X) if weights is None else weights.sum())
-        online = em.Online(parameters, priors, total=total)
+        parameters, past = self._first_past(X, weights, offset, priors, parameters, rng)
+        online = em.Online(parameters, priors, total=total, past=past)
         alive = torch.ones(len(parameters.means), dtype=torch.bool)
         history, converged = [], False
         for n_pass in range(1, self.max_iter + 1):
@@ -226,6 +232,21 @@ class GaussianMixtureFit(GaussianFit, GaussianMixtureQueries):
         self._finish(chosen, offset, priors, log_likelihood, X.dtype)
         self._record([float(b[best]) for b in history], converged, before)
         return online.past.of(best)
+
+    def _first_past(self, X, weights, offset, priors, parameters, rng):
+        """Return the sound runs after a fit to some rows, and what these rows say.
+
+        The first batches would otherwise decide alone, and undo a good beginning.
+        """
+        chosen = np.sort(rng.permutation(len(X))[:START_ROWS])
+        rows = self._rows(X[chosen], weights, offset, chosen)
+        fit = em.run(parameters, rows, priors, tol=self.tol, max_iter=_FIRST_STEPS)
+        if not fit.order():
+            raise ValueError(ILL_DEFINED)
+        parameters = fit.parameters.chosen(fit.order())
+        return parameters, em.Past().with_batch(
+            em.e_step(parameters, rows)[1], rows.total
+        )
 
 
 NOT_CONVERGED = (

@@ -27,6 +27,8 @@ _ROUNDS = (15, 30)
 _LONG_RUN = 60
 # Labels among which the nearest is sought; the first step sees all of them.
 _NEIGHBOURS = 5_000
+# Of the tolerance: the last steps are on few rows, where they are cheap.
+_FINE = 0.1
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ def find_starts(
     """
     if start.given:
         return _sound(*_with_given(start, None, device))
-    many = len(values) > START_ROWS
-    if many:
+    many = len(values) >= START_ROWS
+    if len(values) > START_ROWS:
         chosen = np.sort(rng.choice(len(values), START_ROWS, replace=False))
         values = values[chosen]
         weights = None if weights is None else weights[chosen]
@@ -241,26 +243,31 @@ def _sound(parameters: em.Parameters, sound: torch.Tensor) -> em.Parameters:
 def _winners(
     start: Start, candidates: em.Parameters, rows: em.Rows, *, go_on: bool
 ) -> em.Parameters:
-    """Return the best candidates after short runs; of nearly equals the first."""
+    """Return the best candidates after short runs; of nearly equals the first.
+
+    If they begin anew, the first candidate goes along, which is where scikit-learn
+    would begin: short runs do not always tell who wins in the end.
+    """
     places = list(range(len(candidates.means)))
     current, total = candidates, max(start.n_init, 1)
     for n_steps in _ROUNDS:
         if len(places) <= total:
             break
         fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=n_steps)
-        order = fit.order()
-        if 0 in order and fit.bounds[order[0]][-1] <= fit.bounds[0][-1] + start.tol:
-            order.remove(0)
-            order.insert(0, 0)
-        kept = order[: max(total, math.ceil(len(places) / 2))]
+        first = places.index(0) if 0 in places else -1
+        kept = fit.order(margin=start.tol, favourite=first)
+        kept = kept[: max(total, math.ceil(len(places) / 2))]
         if not kept:
             return candidates.chosen([])
         places = [places[r] for r in kept]
         current = fit.parameters.chosen(kept)
     if not go_on:
-        return candidates.chosen(places[:total])
+        others = [place for place in places[:total] if place != 0]
+        return candidates.chosen([0, *others])
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
-    return fit.parameters.chosen(fit.order()[:total])
+    best = fit.parameters.chosen(fit.order()[:total])
+    fit = em.run(best, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
+    return fit.parameters.chosen(fit.order())
 
 
 def find_class_starts(
