@@ -40,8 +40,8 @@ models = [MAPGaussianMixture(n, random_state=0, **priors).fit(X) for n in range(
 
 # %%
 # The BIC wants a good density: it spends several components on the arc. The ICL wants
-# groups that can be told apart. The log posterior charges a component only for its prior
-# density, a few nats however many rows there are, and goes on to fall.
+# groups that can be told apart. The log posterior charges a component only for its
+# prior density, a few nats however many rows there are, and goes on to rise.
 
 figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
 criteria = InformationCriterionDisplay.from_estimators(

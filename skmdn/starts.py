@@ -81,7 +81,7 @@ def find_starts(
     rng: np.random.RandomState,
     device: str = "cpu",
 ) -> em.Parameters:
-    """Return parameters to begin with, for up to ``n_init`` runs.
+    """Return parameters to begin with, for up to ``n_init + 1`` runs.
 
     k-means makes more candidates than are needed. Short runs on at most
     ``START_ROWS`` rows judge them, and the best are chosen. On few rows these begin
