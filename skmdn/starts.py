@@ -26,6 +26,9 @@ _ROUNDS = (15, 30)
 _LONG_RUN = 60
 # Of the tolerance: the last steps are on few rows, where they are cheap.
 _FINE = 0.1
+# Rounds in which components are moved from one place to another, and trials of each.
+_EXCHANGES = 3
+_PROPOSALS = 8
 
 
 @dataclass(frozen=True)
@@ -263,5 +266,40 @@ def _winners(
         return candidates.chosen([0, *others])
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
     best = fit.parameters.chosen(fit.order()[:total])
+    if rows.complete:
+        best = _after_exchanges(start, best, rows)
     fit = em.run(best, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
     return fit.parameters.chosen(fit.order())
+
+
+def _after_exchanges(
+    start: Start, parameters: em.Parameters, rows: em.Rows
+) -> em.Parameters:
+    """Return the runs with a better first one, if moving a component finds one.
+
+    k-means puts two centres into one group and one between two others; no small step
+    leads out of that.
+    """
+    best, others = parameters.chosen([0]), range(1, len(parameters.means))
+    fixed = None
+    if start.covariance_type == "fixed":
+        fixed = to_tensor(start.covariances, device=str(best.means.device))
+    for _ in range(_EXCHANGES):
+        runs = [best]
+        for shares in em.exchanges(best, rows, _PROPOSALS):
+            moments = em.moments_of(rows, shares, matrices=start.matrices)
+            runs.append(
+                _sound(
+                    *em.start_step(start.covariance_type, moments, start.priors, fixed)
+                )
+            )
+        current = em.Parameters.concatenate(runs)
+        fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_ROUNDS[0])
+        ahead = [r for r in fit.order() if r != 0][:2]
+        current = fit.parameters.chosen([0, *ahead])
+        fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
+        order = fit.order(margin=start.tol)
+        if not order or order[0] == 0:
+            break
+        best = fit.parameters.chosen(order[:1])
+    return em.Parameters.concatenate([best, parameters.chosen(list(others))])
