@@ -266,7 +266,7 @@ def _winners(
         return candidates.chosen([0, *others])
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
     best = fit.parameters.chosen(fit.order()[:total])
-    if rows.complete:
+    if rows.complete and len(best.means):
         best = _after_exchanges(start, best, rows)
     fit = em.run(best, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
     return fit.parameters.chosen(fit.order())
@@ -280,8 +280,7 @@ def _after_exchanges(
     k-means puts two centres into one group and one between two others; no small step
     leads out of that.
     """
-    best, others = parameters.chosen([0]), range(1, len(parameters.means))
-    fixed = None
+    best, fixed = parameters.chosen([0]), None
     if start.covariance_type == "fixed":
         fixed = to_tensor(start.covariances, device=str(best.means.device))
     for _ in range(_EXCHANGES):
@@ -302,4 +301,5 @@ def _after_exchanges(
         if not order or order[0] == 0:
             break
         best = fit.parameters.chosen(order[:1])
-    return em.Parameters.concatenate([best, parameters.chosen(list(others))])
+    others = range(1, len(parameters.means))
+    return em.Parameters.concatenate([best, parameters.chosen(others)])
