@@ -14,10 +14,10 @@ from sklearn.utils import (
 
 from .base import resolve_device
 from .class_queries import GaussianClassQueries
+from .class_starts import find_class_starts
 from .gaussian_fit import ILL_DEFINED, GaussianFit, center_of, with_weight
 from .labels import UNKNOWN, read_labels
 from .mixture_parameters import checked_priors
-from .starts import find_class_starts
 
 __all__ = ["GaussianClassFit"]
 

@@ -125,10 +125,9 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureStream):
     marginal density of what it has.
 
     With "kmeans" and nothing given, ``n_init + 9`` candidates make short runs, and the
-    best ``n_init`` are fitted; beyond 20 000 rows there are ``n_init + 19``, on so many
-    of the rows. Up to that number of rows the
-    first candidate is where scikit-learn would begin, and wins unless another one is
-    better by ``tol``.
+    best ``n_init`` are fitted; from 20 000 rows on there are ``n_init + 19``, on so
+    many of the rows. On fewer rows the first candidate, which is where scikit-learn
+    would begin, is fitted too, and wins unless another one is better by ``tol``.
 
     The prior is counted once, against all rows. Every step raises the log posterior.
 
@@ -341,10 +340,10 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureStream):
     def partial_fit(self, X, y=None, sample_weight=None):
         """Learn from a batch.
 
-        The first 20 000 rows are kept, and fitted as a whole whenever there are more of
-        them: they find the beginning, and should resemble all of the data. From then
-        on each batch, or each ``batch_size`` rows of it, makes one step of stepwise EM
-        and is forgotten. After :meth:`fit` its result is the past.
+        The first 20 000 rows are kept, and fitted as a whole in each call: they find
+        the beginning, and should resemble all of the data. From then on each batch, or
+        each ``batch_size`` rows of it, makes one step of stepwise EM and is forgotten.
+        After :meth:`fit` its result is the past.
 
         Parameters
         ----------

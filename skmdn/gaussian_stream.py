@@ -25,8 +25,7 @@ class GaussianMixtureStream(GaussianMixtureFit):
     def _learn(self, X, weights):
         """Learn from checked rows and write the fitted attributes."""
         history = list(getattr(self, "lower_bounds_", []))
-        kept = None if hasattr(self, "_past") else _KeptRows()
-        kept = getattr(self, "_kept_rows", kept)
+        kept = self._kept_rows if hasattr(self, "_past") else _KeptRows()
         n_early = 0 if kept is None else START_ROWS - len(kept)
         if n_early > 0:
             part = slice(n_early)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.metrics import pairwise_distances_argmin
 
 from . import em
 from .bridge import centred_columns, to_tensor
 
-__all__ = ["START_ROWS", "Start", "find_class_starts", "find_starts"]
+__all__ = ["START_ROWS", "Start", "find_starts", "sound_runs"]
 
 # More rows than these add nothing to a beginning but time.
 START_ROWS = 20_000
@@ -25,10 +24,11 @@ _TRIALS = 5
 # Steps of the rounds of the race, each of which halves the field.
 _ROUNDS = (15, 30)
 _LONG_RUN = 60
-# Labels among which the nearest is sought; the first step sees all of them.
-_NEIGHBOURS = 5_000
 # Of the tolerance: the last steps are on few rows, where they are cheap.
 _FINE = 0.1
+# Rounds in which components are moved from one place to another, and trials of each.
+_EXCHANGES = 3
+_PROPOSALS = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def find_starts(
     rng: np.random.RandomState,
     device: str = "cpu",
 ) -> em.Parameters:
-    """Return parameters to begin with, for up to ``n_init`` runs.
+    """Return parameters to begin with, for up to ``n_init + 1`` runs.
 
     k-means makes more candidates than are needed. Short runs on at most
     ``START_ROWS`` rows judge them, and the best are chosen. On few rows these begin
@@ -111,7 +111,7 @@ def find_starts(
         Of the sound runs; there may be none.
     """
     if start.given:
-        return _sound(*_with_given(start, None, device))
+        return sound_runs(*_with_given(start, None, device))
     many = len(values) >= START_ROWS
     if len(values) > START_ROWS:
         chosen = np.sort(rng.choice(len(values), START_ROWS, replace=False))
@@ -135,7 +135,7 @@ def find_starts(
         moments = em.moments_of(
             filled_rows, to_tensor(shares.T, device=device), matrices=start.matrices
         )
-        candidates.append(_sound(*_with_given(start, moments, device)))
+        candidates.append(sound_runs(*_with_given(start, moments, device)))
     parameters = em.Parameters.concatenate(candidates)
     if not race or not len(parameters.means):
         return parameters
@@ -236,7 +236,8 @@ def _with_given(
     )
 
 
-def _sound(parameters: em.Parameters, sound: torch.Tensor) -> em.Parameters:
+def sound_runs(parameters: em.Parameters, sound: torch.Tensor) -> em.Parameters:
+    """Return the runs whose covariances are positive definite."""
     return parameters[sound.nonzero().view(-1)]
 
 
@@ -266,125 +267,40 @@ def _winners(
         return candidates.chosen([0, *others])
     fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
     best = fit.parameters.chosen(fit.order()[:total])
+    if rows.complete and len(best.means):
+        best = _after_exchanges(start, best, rows)
     fit = em.run(best, rows, start.priors, tol=_FINE * start.tol, max_iter=_LONG_RUN)
     return fit.parameters.chosen(fit.order())
 
 
-def find_class_starts(
-    covariance_type: str,
-    counts: np.ndarray,
-    n_init: int,
-    values: np.ndarray,
-    codes: np.ndarray,
-    weights: np.ndarray | None,
-    offset: np.ndarray,
-    priors: em.Priors,
-    rng: np.random.RandomState,
-    device: str = "cpu",
+def _after_exchanges(
+    start: Start, parameters: em.Parameters, rows: em.Rows
 ) -> em.Parameters:
-    """Return parameters to begin with for components that belong to classes.
+    """Return the runs with a better first one, if moving a component finds one.
 
-    Rows without label join the class of the nearest row with one, and k-means divides
-    each class.
-
-    Parameters
-    ----------
-    covariance_type : str
-        One of ``em.COVARIANCE_TYPES``.
-    counts : ndarray of shape (n_classes,)
-        The number of components of each class.
-    n_init : int
-        How many runs are to be started, which differ where k-means does.
-    values : ndarray of shape (n_samples, n_features)
-        The data; NaN is missing.
-    codes : ndarray of shape (n_samples,)
-        The class of each row; negative where it is not known.
-    weights : ndarray of shape (n_samples,) or None
-        The rows' weights.
-    offset : ndarray of shape (n_features,)
-        What the parameters are relative to.
-    priors : em.Priors
-        What is known beforehand, relative to the offset.
-    rng : RandomState
-        The source of chance.
-    device : str, default="cpu"
-        Where torch computes.
-
-    Returns
-    -------
-    parameters : em.Parameters
-        Of the sound runs; there may be none.
+    k-means puts two centres into one group and one between two others; no small step
+    leads out of that.
     """
-    # Missing numbers begin at the mean.
-    filled = np.where(np.isnan(values), offset, values)
-    row_weights = None if weights is None else to_tensor(weights, device=device)
-    rows = em.Rows(centred_columns(filled, offset, device=device), row_weights)
-    assigned = _nearest_classes(filled, codes, rng)
-    first = np.cumsum(counts) - counts
-    candidates = []
-    for _ in range(n_init if counts.max() > 1 else 1):
-        component = first[assigned]
-        for c in np.flatnonzero(counts > 1):
-            members = _members(filled, assigned, codes < 0, c, counts[c])
-            component[members] = first[c] + _divided(
-                filled[members],
-                None if weights is None else weights[members],
-                counts[c],
-                rng,
+    best, fixed = parameters.chosen([0]), None
+    if start.covariance_type == "fixed":
+        fixed = to_tensor(start.covariances, device=str(best.means.device))
+    for _ in range(_EXCHANGES):
+        runs = [best]
+        for shares in em.exchanges(best, rows, _PROPOSALS):
+            moments = em.moments_of(rows, shares, matrices=start.matrices)
+            runs.append(
+                sound_runs(
+                    *em.start_step(start.covariance_type, moments, start.priors, fixed)
+                )
             )
-        shares = np.zeros((counts.sum(), len(values)))
-        shares[component, np.arange(len(values))] = 1.0
-        moments = em.moments_of(
-            rows,
-            to_tensor(shares, device=device),
-            matrices=covariance_type in ("full", "tied"),
-        )
-        candidates.append(
-            _sound(*em.start_step(covariance_type, moments, priors, None))
-        )
-    return em.Parameters.concatenate(candidates)
-
-
-def _nearest_classes(
-    values: np.ndarray, codes: np.ndarray, rng: np.random.RandomState
-) -> np.ndarray:
-    """Return the class of each row, that of the nearest label where it has none."""
-    known = np.flatnonzero(codes >= 0)
-    if len(known) == len(codes):
-        return codes
-    if len(known) > _NEIGHBOURS:
-        known = rng.choice(known, _NEIGHBOURS, replace=False)
-    unknown = codes < 0
-    nearest = pairwise_distances_argmin(values[unknown], values[known])
-    assigned = codes.copy()
-    assigned[unknown] = codes[known[nearest]]
-    return assigned
-
-
-def _members(
-    values: np.ndarray,
-    assigned: np.ndarray,
-    movable: np.ndarray,
-    c: int,
-    n_components: int,
-) -> np.ndarray:
-    """Return the rows of a class, with the nearest others if they are too few."""
-    members = np.flatnonzero(assigned == c)
-    lacking = n_components - len(members)
-    if lacking <= 0:
-        return members
-    others = np.flatnonzero(movable & (assigned != c))
-    gap = np.square(values[others] - values[members].mean(axis=0)).sum(axis=1)
-    return np.concatenate([members, others[np.argsort(gap)[:lacking]]])
-
-
-def _divided(
-    values: np.ndarray,
-    weights: np.ndarray | None,
-    n_groups: int,
-    rng: np.random.RandomState,
-) -> np.ndarray:
-    """Return the groups of k-means, in which a row of weight 2 is two rows."""
-    # Any tolerance is one of the variance of the rows as they are, without weights.
-    model = KMeans(n_groups, n_init=1, tol=0.0, random_state=rng)
-    return model.fit(values, sample_weight=weights).labels_
+        current = em.Parameters.concatenate(runs)
+        fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_ROUNDS[0])
+        ahead = [r for r in fit.order() if r != 0][:2]
+        current = fit.parameters.chosen([0, *ahead])
+        fit = em.run(current, rows, start.priors, tol=start.tol, max_iter=_LONG_RUN)
+        order = fit.order(margin=start.tol)
+        if not order or order[0] == 0:
+            break
+        best = fit.parameters.chosen(order[:1])
+    others = range(1, len(parameters.means))
+    return em.Parameters.concatenate([best, parameters.chosen(others)])

@@ -434,6 +434,19 @@ def test_a_hard_start_is_found():
     assert min(ours) > max(theirs) - 0.02
 
 
+def test_many_rows_of_overlapping_groups_and_collapsed_ones():
+    X, _ = groups(20_000, 2, 6, seed=4, spread=1.5)
+    priors = {"weights_prior": Dirichlet(0.5), "scales_prior": LogNormalScale(1.0)}
+    for kind in ("diag", "fixed"):
+        if kind == "fixed":
+            del priors["scales_prior"]
+        model = make(kind, 8, tol=0.01, **priors).fit(X)
+        assert np.isfinite(model.log_posterior_)
+    # All rows alike: every candidate breaks down.
+    with pytest.raises(ValueError, match="ill-defined"):
+        make("diag", 2, reg_covar=0.0).fit(np.repeat(np.eye(3), 7000, axis=0))
+
+
 def test_many_rows_are_fitted_from_few():
     X, _ = groups(30_000)
     model = make("diag").fit(X)

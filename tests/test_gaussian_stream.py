@@ -45,6 +45,16 @@ def test_two_passes_reach_what_all_rows_reach(few, kind, size):
         assert model.score(X) > whole - 0.005 * abs(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [500, 20_000])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_two_passes_over_200_000_rows(kind, size):
+    X, _ = groups(200_000, 10, 20, seed=1, spread=1.0)
+    whole = make(kind, 20).fit(X).score(X)
+    model = shown(make(kind, 20), np.concatenate([X, X]), size)
+    assert model.score(X) > whole - 0.005 * abs(whole)
+
+
 def test_the_first_rows_are_fitted_as_a_whole():
     X, _ = groups(900)
     weights = np.random.RandomState(0).uniform(0.5, 2.0, 900)

@@ -9,6 +9,7 @@ of rows is a few products of matrices.
 """
 
 from .classes import Classes
+from .exchange import exchanges
 from .expectation import e_step, impute, log_density, moments_of, responsibilities
 from .iteration import Fit, Online, Past, run
 from .maximization import Priors, log_prior, m_step, start_step
@@ -27,6 +28,7 @@ __all__ = [
     "Rows",
     "Statistics",
     "e_step",
+    "exchanges",
     "impute",
     "log_density",
     "log_prior",
