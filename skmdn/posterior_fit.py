@@ -1,6 +1,7 @@
 """One observation's posterior: its target, its fit, and what is asked of it later."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +19,10 @@ from .covering.quality import Coverage, Quality, coverage, fresh_draws, measure
 from .covering.summits import summits
 from .parameter_space import ParameterSpace
 from .posterior_density import PosteriorDensity
-from .potentials import Potential
+from .potentials import Potential, answer_together, takes_many_observations
+from .side_by_side import run_side_by_side
 
-__all__ = ["Descent", "PosteriorFit", "Problem"]
+__all__ = ["Descent", "PosteriorFit", "Problem", "in_company", "of_each"]
 
 # Fewer evaluations than this make the fit frugal.
 _FRUGAL = 50_000
@@ -33,6 +35,8 @@ _MAX_DIVERGENCE = 0.3
 _OVERSAMPLING = 10
 _MODE_STARTS = 60
 _MODE_EVALS = 200_000
+# Fits that advance side by side: their draws are in memory together.
+_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Problem:
     space: ParameterSpace
     observation: np.ndarray | None
     add_prior: bool
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Return a stream of the seed that depends on the observation as well."""
+        if self.observation is None:
+            return torch.Generator().manual_seed(seed)
+        # Plus zero: -0 is 0.
+        key = [seed, zlib.crc32((self.observation + 0.0).tobytes())]
+        return generator_from(np.random.RandomState(key))
 
     def target(
         self, max_evals: int, *, heights: bool = False, counted: bool = False
@@ -303,6 +315,29 @@ class PosteriorFit:
             theta = self.problem.space.coordinates.forward(u)
             self._modes = to_numpy(theta), to_numpy(log_p)
         return self._modes
+
+
+def in_company(problems: Sequence[Problem]) -> tuple[bool, int]:
+    """Tell whether the potential takes several observations at once.
+
+    Returns also how many points it was asked for.
+    """
+    rows = [problem.observation for problem in problems]
+    others = [row for row in rows[1:] if not np.array_equal(row, rows[0])]
+    if rows[0] is None or not others:
+        return False, 0
+    space = problems[0].space
+    noise = torch.empty(8, space.n_features, dtype=torch.float64)
+    probe = space.coordinates.forward(noise.normal_(generator=generator_from(0)))
+    pair = np.stack([rows[0], others[0]])
+    return takes_many_observations(problems[0].function, pair, probe)
+
+
+def of_each(tasks: Sequence[Callable[[], Any]], together: bool) -> list[Any]:
+    """Return the results of tasks, whose calls of the potential may be put together."""
+    if not together or len(tasks) == 1:
+        return [task() for task in tasks]
+    return run_side_by_side(tasks, answer_together, _WIDTH)
 
 
 def _report(

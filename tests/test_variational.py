@@ -153,6 +153,55 @@ def test_rows_are_chosen_by_their_values(rows):
         rows.sample(5, [[0.0, 0.0]])
 
 
+def by_row(theta, x):
+    return -(x[0] - theta[:, 0]).square() - (x[1] - theta[:, 1]).square()
+
+
+@pytest.mark.parametrize("potential", [likelihood, by_row, array_likelihood])
+def test_a_row_has_one_posterior_whatever_the_others(potential):
+    sizes = []
+
+    def counted(theta, x):
+        sizes.append(len(theta))
+        return potential(theta, x)
+
+    def fit(X):
+        sizes.clear()
+        return VariationalPosterior(counted, PRIOR, add_prior=True, **SMALL).fit(X)
+
+    X = np.array([[0.3, 1.0], [2.0, 2.0], [-1.0, 0.5], [0.3, 1.0]])
+    together = fit(X)
+    n_calls = sum(size > 16 for size in sizes)
+    assert sum(sizes) == together.n_potential_evals_
+    for i in (2, 3):
+        alone = fit(X[i : i + 1])
+        np.testing.assert_array_equal(
+            alone.posterior_.means, together.posteriors_[i].means
+        )
+    # A potential that takes many observations is hardly asked more often for four.
+    n_alone = sum(size > 16 for size in sizes)
+    assert (n_calls < 2 * n_alone) is (potential is not by_row)
+    reports = together.evaluate(500)
+    modes, _ = together.map(return_all=True)
+    assert len(reports) == len(modes) == 4
+    np.testing.assert_array_equal(modes[0], modes[3])
+    draws = together.sample(50, X[:2], method="psir")
+    assert draws.shape == (2, 50, 2)
+    assert not np.array_equal(*together.sample(5, X[[0, 3]]))
+
+
+def test_an_error_of_one_row_is_the_fits():
+    def fragile(theta, x):
+        if len(theta) > 100 and bool((x > 4.0).any()):
+            raise RuntimeError("no such place")
+        return likelihood(theta, x)
+
+    estimator = VariationalPosterior(fragile, PRIOR, **SMALL)
+    with pytest.raises(RuntimeError, match="no such place"):
+        estimator.fit([[0.3, 1.0], [5.0, 2.0]])
+    assert not hasattr(estimator, "posterior_")
+
+
 def test_arrays_are_enough():
     prior = stats.multivariate_normal([1.0, 0.0], COVARIANCE)
     estimator = VariationalPosterior(array_likelihood, prior, add_prior=True, **SMALL)
@@ -199,8 +248,9 @@ def test_every_objective_finds_a_normal_posterior(q, method):
         likelihood, prior, q=q, vi_method=method, add_prior=True, **SMALL
     )
     estimator.set_params(max_iter=60, n_particles=128).fit([[0.3, 1.0]])
-    # The gradient of a tight bound is mostly noise.
-    atol = 0.1 if method == "IW" else 0.03
+    # A descent from the exact answer has the noise of its draws; the gradient of a
+    # tight bound is mostly that.
+    atol = 0.15 if method == "IW" else 0.07
     np.testing.assert_allclose(estimator.predict(), [1.6 / 3, 0.8], atol=atol)
     expected = np.diag([1 / 3, 0.4])
     np.testing.assert_allclose(estimator.posterior_.cov(), expected, atol=atol)
