@@ -30,6 +30,8 @@ _FRUGAL = 50_000
 _MAX_KHAT = 0.7
 _GOOD_EFFICIENCY = 0.9
 _MIN_EFFICIENCY = 0.05
+# Few evaluations can leave tails that nothing has seen.
+_MIN_FRUGAL_EFFICIENCY = 0.5
 _MAX_DIVERGENCE = 0.3
 # Draws for each that is kept after resampling.
 _OVERSAMPLING = 10
@@ -214,12 +216,15 @@ class PosteriorFit:
         Its quality.
     n_evals : int
         Evaluations of the potential, later ones included.
+    frugal : bool
+        Whether there were few in the fit.
     """
 
     problem: Problem
     covering: Covering
     report: dict[str, Any]
     n_evals: int
+    frugal: bool = False
     _modes: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
@@ -259,8 +264,11 @@ class PosteriorFit:
                 quality=measure(normals, u, log_p),
                 coverage=coverage(normals, u, log_p, covering.batches),
             )
-        report = _report(covering.quality, covering.coverage, covering.power, target)
-        return cls(problem, covering, report, target.n_evals)
+        frugal = max_evals < _FRUGAL
+        report = _report(
+            covering.quality, covering.coverage, covering.power, target, frugal
+        )
+        return cls(problem, covering, report, target.n_evals, frugal)
 
     @property
     def linked(self) -> LinkedNormals:
@@ -280,7 +288,8 @@ class PosteriorFit:
         self.n_evals += n_samples
         quality = measure(normals, u, log_p)
         check = coverage(normals, u, log_p, self.covering.batches)
-        self.report = _report(quality, check, self.covering.power, target)
+        power = self.covering.power
+        self.report = _report(quality, check, power, target, self.frugal)
         return self.report
 
     def draw(
@@ -341,7 +350,7 @@ def of_each(tasks: Sequence[Callable[[], Any]], together: bool) -> list[Any]:
 
 
 def _report(
-    quality: Quality, check: Coverage, power: float, target: Target
+    quality: Quality, check: Coverage, power: float, target: Target, frugal: bool
 ) -> dict[str, Any]:
     """Put together what is known about a fit."""
     _, khat = pareto_smoothed(quality.log_weights)
@@ -353,8 +362,9 @@ def _report(
         doubts.append("the coverage check sees mass that q has lost")
     if khat > _MAX_KHAT and efficiency < _GOOD_EFFICIENCY:
         doubts.append(f"the weights have a heavy tail, khat = {khat:.2f}")
-    if efficiency < _MIN_EFFICIENCY:
-        doubts.append(f"only {efficiency:.1%} of the draws are effective")
+    if efficiency < (_MIN_FRUGAL_EFFICIENCY if frugal else _MIN_EFFICIENCY):
+        few = " of a fit with few evaluations" if frugal else ""
+        doubts.append(f"only {efficiency:.1%} of the draws{few} are effective")
     if quality.divergence > _MAX_DIVERGENCE:
         doubts.append(f"KL(p || q) is about {quality.divergence:.2f} nats")
     if target.n_nan:

@@ -96,6 +96,25 @@ def test_all_modes(fitted):
     np.testing.assert_array_equal(fitted.map(), modes[0])
 
 
+def four_modes(theta):
+    centers = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [2.0, -1.5], [-2.0, -1.0]])
+    gaps = theta[:, None] - centers.to(theta)
+    widths = gaps.new_tensor([0.3, 0.5, 0.2, 0.4])
+    return torch.logsumexp(-0.5 * (gaps / widths[:, None]).square().sum(2), 1)
+
+
+@pytest.mark.parametrize("prior", [[stats.norm(0, 3)] * 2, [(-2.1, 5), (-2, math.inf)]])
+def test_four_modes_to_the_last_digit(prior):
+    estimator = VariationalPosterior(four_modes, prior, **SMALL).fit()
+    modes, heights = estimator.map(return_all=True)
+    assert len(modes) == 4
+    theta = torch.from_numpy(modes).requires_grad_()
+    (slope,) = torch.autograd.grad(four_modes(theta).sum(), theta)
+    assert float(slope.abs().max()) < 1e-6
+    np.testing.assert_allclose(heights, four_modes(theta).detach(), atol=1e-12)
+    assert (np.diff(heights) <= 1e-12).all()
+
+
 @pytest.mark.parametrize("method", ["q", "sir", "psir"])
 def test_draws_of_every_method(fitted, method):
     draws = fitted.sample(2000, method=method, random_state=0)
@@ -237,6 +256,10 @@ def test_bounds_are_kept():
     volume = np.expm1(4) / 4 * np.expm1(8) / 4
     assert estimator.log_evidence_ == pytest.approx(math.log(volume), abs=0.02)
     np.testing.assert_array_equal(estimator.score_samples([[-0.1, 1.0]]), [-np.inf])
+    # The density has its supremum at a corner, which does not belong to the support.
+    mode = estimator.map()
+    assert (mode < [1, 2]).all()
+    np.testing.assert_allclose(mode, [1, 2], atol=1e-3)
 
 
 # Families and objectives.
@@ -282,16 +305,35 @@ def test_a_doubtful_fit_warns():
     assert estimator.report_.doubts
 
 
-def test_no_warning_when_off_and_more_effort_on_retry():
+def test_no_warning_when_off_and_more_components_on_retry():
     estimator = VariationalPosterior(ring, [(-10, 10)] * 2, n_components=4, **SMALL)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         estimator.set_params(quality_control="off").fit()
-    assert not caught
-    first = estimator.report_.divergence
+    first, n_evals = estimator.report_.divergence, estimator.n_potential_evals_
+    assert estimator.posterior_.n_components == 4
     estimator.set_params(quality_control="retry")
-    with warnings.catch_warnings(record=True):
+    settings = estimator.get_params()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit()
+    assert estimator.get_params() == settings
     assert estimator.report_.divergence < first
+    assert 4 < estimator.posterior_.n_components <= 8
+    # The first fit is counted as well.
+    assert n_evals + 5_000 < estimator.n_potential_evals_ <= 3 * 30_000
+
+
+def test_a_frugal_fit_says_when_it_is_not_to_be_trusted():
+    def funnel(theta):
+        v, rest = theta[:, 0], theta[:, 1:]
+        return -v.square() / 18 - 0.5 * rest.square().sum(1) * (-v).exp() - 2 * v
+
+    prior = [stats.norm(0, 10)] * 5
+    estimator = VariationalPosterior(funnel, prior, max_potential_evals=20_000)
+    with pytest.warns(ConvergenceWarning, match="few evaluations are effective"):
+        estimator.set_params(random_state=0).fit()
+    assert estimator.report_.efficiency < 0.5
 
 
 def test_nan_is_reported():

@@ -85,7 +85,9 @@ def test_weights_of_modes_are_right():
 @pytest.mark.parametrize(
     ("n_features", "half"), [(2, box(-15.0, 15.0, 2)), (10, line(5.0, 10))]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 20))]
+)
 def test_a_deleted_mode_is_noticed(n_features, half, seed):
     covering, target = fitted(two_modes, half, seed)
     assert not covering.coverage.suspicious
