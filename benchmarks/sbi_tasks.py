@@ -1,7 +1,7 @@
 """The exact posteriors of three tasks of sbibm, for every environment: numpy and torch.
 
 ``load(folder, task, i)`` returns an observation and its published posterior draws
-(``folder/TASK.npz``, keys x_i and reference_i; from the repository sbi-benchmark/sbibm).
+(``folder/TASK.npz``, keys x_i, reference_i; from the repository sbi-benchmark/sbibm).
 """
 
 import math
@@ -18,7 +18,7 @@ def normal(theta, mean, std, weight=1.0):
 
 
 def two_moons(theta, x):
-    """Two crescents; the density is 0 on half of each circle."""
+    """Return that of two crescents; it is -inf on half of each circle."""
     x = x.reshape(-1)
     first, second = theta.unbind(1)
     u = x[0] + (first + second).abs() / math.sqrt(2.0) - 0.25
@@ -29,7 +29,7 @@ def two_moons(theta, x):
 
 
 def two_moons_soft(theta, x):
-    """The same with a steep slope instead of a cut, for methods that need one."""
+    """Return the same with a steep slope instead of a cut."""
     x = x.reshape(-1)
     u = x[0] + theta.sum(1).abs() / math.sqrt(2.0) - 0.25
     v = x[1] + (theta[:, 0] - theta[:, 1]) / math.sqrt(2.0)
@@ -39,13 +39,13 @@ def two_moons_soft(theta, x):
 
 
 def gaussian_mixture(theta, x):
-    """A wide and a narrow normal at one place."""
+    """Add a wide and a narrow normal at one place."""
     wide, narrow = normal(theta, x.reshape(-1), 1.0), normal(theta, x.reshape(-1), 0.1)
     return torch.logaddexp(wide, narrow) - math.log(2.0)
 
 
 def gaussian_linear(theta, x):
-    """A normal prior and normal noise, both of variance 0.1."""
+    """Multiply a normal prior and normal noise, both of variance 0.1."""
     std = math.sqrt(0.1)
     return normal(theta, x.reshape(-1), std) + normal(theta, [0.0] * 10, std)
 

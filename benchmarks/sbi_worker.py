@@ -3,7 +3,7 @@
     python sbi_worker.py FOLDER LIMIT
 
 It reads lines ``TASK I Q METHOD FILE`` from the standard input, fits a VIPosterior with
-its defaults in one thread, saves 2000 draws to FILE and answers each line with a line of
+its defaults in one thread, saves 2000 draws to FILE and answers each line with one of
 JSON: processor seconds, potential evaluations and versions, or what went wrong. A fit
 that takes longer than LIMIT processor seconds is stopped and judged as it is then.
 """

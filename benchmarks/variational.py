@@ -210,8 +210,9 @@ def slcp_weighted(potential, center, rng):
 
     All signs of theta_3 and theta_4 are alike. Given these two and theta_5, the others
     are normal around the data's mean, with a quarter of the covariance, and cut at the
-    edges of the prior, one after the other. So only three dimensions need a proposal: first the prior, then
-    a mixture of the prior and of kernels around the best of these draws.
+    edges of the prior, one after the other. So only three dimensions need a
+    proposal: first the prior, then a mixture of the prior and of kernels around the
+    best of these draws.
     """
 
     def weighted(rest, log_q):

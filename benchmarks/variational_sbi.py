@@ -7,17 +7,17 @@ FOLDER has the three tasks (see ``sbi_tasks.py``). SBI is an environment made fr
 potentials and the same observations with their defaults and the seed 0, in one thread;
 sbi once for each of three families and four objectives. The columns:
 
-- c2st: the accuracy of sbibm's classifier (``skmdn.diagnostics.c2st``) on 2000 draws and
-  2000 of the published ones; mean over the seeds of the classifier given by ``--seeds``,
-  because one has a noise of about 0.01; forest, the same of a random forest.
+- c2st: the accuracy of sbibm's classifier (``skmdn.diagnostics.c2st``) on 2000 draws
+  and 2000 of the published ones, the mean over ``--seeds`` seeds of the classifier;
+  forest, the same of a random forest.
 - seconds of the processor and evaluations of the potential in the fit; for skmdn they
   include its report.
 - error: what went wrong, or that the limit of processor seconds was reached; then the
   fit is judged as it was when it was stopped.
 
-Under the cut of two_moons all objectives of sbi but fKL are not finite, and its fits end
-only at the limit. They run on ``two_moons_soft`` instead, which has a slope there; fKL
-runs on both.
+A fit of sbi by rKL under the cut of two_moons had not ended after a minute: there the
+log density has no gradient. All objectives run on ``two_moons_soft``, which has a slope
+instead; fKL, which needs no gradient, on both.
 
 Results are added to ``--out`` line by line; what it already holds is not run again.
 """

@@ -1,9 +1,9 @@
 """Computations side by side whose questions are answered together.
 
-Each runs in a thread, so that it may ask from wherever it is; only one of them runs at a
-time, and all questions are answered in the thread that began, when every computation
-waits for an answer. What a computation returns does not depend on the others, as long as
-its answers do not.
+Each runs in a thread, so that it may ask from wherever it is; only one of them runs at
+a time, and all questions are answered in the thread that began, when every computation
+waits for an answer. What a computation returns does not depend on the others, as long
+as its answers do not.
 """
 
 import threading

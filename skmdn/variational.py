@@ -41,7 +41,9 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         ``potential(theta)`` or ``potential(theta, x)``: the log density of every row
         of ``theta``, shape ``(n_points, n_parameters)``, up to a constant; -inf where
         it is 0. It may take and return tensors, through which gradients flow if they
-        can, or arrays. ``x`` is a row of the X of fit.
+        can, or arrays. ``x`` is a row of the X of fit, shape ``(n_features,)``, or
+        ``(1, n_features)`` if it does not take that; and, if fit is given several rows
+        and the potential takes it, ``(n_points, n_features)``, one row for each point.
     prior : sequence or distribution, default=None
         Where the search begins, and the bounds of the parameters: a sequence with one
         entry per parameter, each a frozen distribution of scipy or a pair
@@ -196,7 +198,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         ----------
         X : array-like of shape (n_rows, n_features), default=None
             Observations, one posterior for each row; not needed by a potential of
-            ``theta`` alone.
+            ``theta`` alone. The posterior of a row does not depend on the others.
         y : None
             Ignored.
 
