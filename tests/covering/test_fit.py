@@ -99,6 +99,17 @@ def test_a_deleted_mode_is_noticed(n_features, half, seed):
     assert coverage(mutilated, u, log_p, covering.batches).suspicious
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mode_that_a_draw_has_seen_is_kept(seed):
+    def needle(theta):
+        wide = normal(theta, [-2.0, -2.0], 3.0, 0.5)
+        return torch.logaddexp(wide, normal(theta, [3.0, 2.0], 0.03, 0.5))
+
+    covering, _ = fitted(needle, line(10.0, 2), seed)
+    assert abs(covering.quality.log_evidence) < 0.01
+    assert not covering.coverage.suspicious
+
+
 def test_without_gradients_the_modes_are_found_as_well():
     covering, target = fitted(two_modes, box(-15.0, 15.0, 2), differentiable=False)
     assert target.n_gradients == 0
