@@ -157,10 +157,12 @@ def _recovered(
     light enough, and EM drops a component of a single draw.
     """
     left = target.left - 2 * reserve
-    if left <= 0 or not target.differentiable:
+    full = normals.n_components >= settings.most_components
+    if left <= 0 or full or not target.differentiable:
         return normals
     starts, log_evidence = lost_draws(normals, batches, settings.n_starts)
-    return hunt(target, starts, normals, log_evidence, left // 2)
+    found = hunt(target, starts, normals, log_evidence, left // 2)
+    return merge_cheapest(found, settings.most_components)
 
 
 def _candidates(
