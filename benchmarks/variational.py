@@ -219,20 +219,20 @@ def slcp_weighted(potential, center, rng):
         theta = np.concatenate([np.zeros((len(rest), 2)), rest], axis=1)
         covariance = slcp_covariance(torch.from_numpy(theta))
         a, b, cross = (0.25 * part.numpy() for part in covariance)
-        theta[:, 0], first = cut(center[0], np.sqrt(a))
         slope = cross / a
-        mean = center[1] + slope * (theta[:, 0] - center[0])
-        theta[:, 1], second = cut(mean, np.sqrt(b - cross * slope))
-        log_w = potential(torch.from_numpy(theta)).numpy() - log_q - first - second
+        # Far from the prior's edges nothing is left between them, and no weight.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            theta[:, 0], first = cut(center[0], np.sqrt(a))
+            mean = center[1] + slope * (theta[:, 0] - center[0])
+            theta[:, 1], second = cut(mean, np.sqrt(b - cross * slope))
+            log_w = potential(torch.from_numpy(theta)).numpy() - log_q - first - second
         inside = (np.abs(theta) < 3.0).all(1) & np.isfinite(log_w)
         return theta, np.where(inside, log_w, -np.inf)
 
     def cut(mean, std):
         low, high = special.ndtr((-3.0 - mean) / std), special.ndtr((3.0 - mean) / std)
         z = special.ndtri(low + (high - low) * rng.uniform(size=len(std)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_q = stats.norm.logpdf(z) - np.log(std) - np.log(high - low)
-        return mean + std * z, log_q
+        return mean + std * z, stats.norm.logpdf(z) - np.log(std) - np.log(high - low)
 
     def from_prior(n_draws):
         rest = rng.uniform(-3.0, 3.0, size=(n_draws, 3))
