@@ -9,7 +9,7 @@ through the public methods, with the seed 0. The columns:
 
 - C2ST: the accuracy of a random forest that tells 2000 draws of q from 2000 exact ones,
   by 5-fold cross-validation; 0.5 is indistinguishable and its noise is about 0.015.
-  Then the same for ``sample(method="psir")``. SLCP has no exact draws.
+  Then the same for ``sample(method="psir")``.
 - log_evidence_error: where the evidence is known, and the standard error of the report.
 - efficiency, KL(p || q), and the gap between the evidence and the truncated bound.
 - components; evaluations of the fit; processor seconds; whether the report has doubts.
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import save
-from scipy import stats
+from scipy import special, stats
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -167,17 +167,15 @@ def nan_beyond(potential):
 
 
 def slcp(seed):
-    """Return the potential of a simulated observation of SLCP."""
+    """Return the potential, a sampler and the evidence of a simulation of SLCP."""
     rng = np.random.RandomState(seed)
     t = rng.uniform(-3.0, 3.0, size=5)
-    a, b, rho = t[2] ** 2, t[3] ** 2, np.tanh(t[4])
-    covariance = np.array([[a**2, rho * a * b], [rho * a * b, b**2]]) + 1e-6 * np.eye(2)
+    first, second, cross = slcp_covariance(torch.from_numpy(t)[None])
+    covariance = torch.stack([first, cross, cross, second]).reshape(2, 2).numpy()
     x = rng.multivariate_normal(t[:2], covariance, size=4)
 
     def potential(theta):
-        first, second = theta[:, 2].square(), theta[:, 3].square()
-        cross = theta[:, 4].tanh() * first * second
-        a, b = first.square() + 1e-6, second.square() + 1e-6
+        a, b, cross = slcp_covariance(theta)
         det = a * b - cross.square()
         gap = theta.new_tensor(x) - theta[:, None, :2]
         u, v = gap[..., 0], gap[..., 1]
@@ -186,7 +184,74 @@ def slcp(seed):
             -0.5 * form.sum(1) / det - 2.0 * det.log() - 4.0 * math.log(2.0 * math.pi)
         )
 
-    return potential
+    theta, log_w = slcp_weighted(potential, x.mean(0), rng)
+    weights = np.exp(log_w - log_w.max())
+    size = weights.sum() ** 2 / (weights**2).sum()
+    print(f"slcp, simulation {seed}: {size:.0f} effective reference draws")
+
+    def sampler(n_draws, rng):
+        chosen = rng.choice(len(theta), n_draws, False, weights / weights.sum())
+        signs = np.ones((n_draws, 5))
+        signs[:, 2:4] = rng.choice([-1.0, 1.0], size=(n_draws, 2))
+        return theta[chosen] * signs
+
+    return potential, sampler, float(log_w.max() + np.log(weights.mean()))
+
+
+def slcp_covariance(theta):
+    """Return both variances and the covariance."""
+    first, second = theta[:, 2].square(), theta[:, 3].square()
+    cross = theta[:, 4].tanh() * first * second
+    return first.square() + 1e-6, second.square() + 1e-6, cross
+
+
+def slcp_weighted(potential, center, rng):
+    """Return draws and log weights, with respect to a length, of its posterior.
+
+    All signs of theta_3 and theta_4 are alike. Given these two and theta_5, the others
+    are normal around the data's mean, with a quarter of the covariance, and cut at the
+    edges of the prior, one after the other. So only three dimensions need a
+    proposal: first the prior, then a mixture of the prior and of kernels around the
+    best of these draws.
+    """
+
+    def weighted(rest, log_q):
+        theta = np.concatenate([np.zeros((len(rest), 2)), rest], axis=1)
+        covariance = slcp_covariance(torch.from_numpy(theta))
+        a, b, cross = (0.25 * part.numpy() for part in covariance)
+        slope = cross / a
+        # Far from the prior's edges nothing is left between them, and no weight.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            theta[:, 0], first = cut(center[0], np.sqrt(a))
+            mean = center[1] + slope * (theta[:, 0] - center[0])
+            theta[:, 1], second = cut(mean, np.sqrt(b - cross * slope))
+            log_w = potential(torch.from_numpy(theta)).numpy() - log_q - first - second
+        inside = (np.abs(theta) < 3.0).all(1) & np.isfinite(log_w)
+        return theta, np.where(inside, log_w, -np.inf)
+
+    def cut(mean, std):
+        low, high = special.ndtr((-3.0 - mean) / std), special.ndtr((3.0 - mean) / std)
+        z = special.ndtri(low + (high - low) * rng.uniform(size=len(std)))
+        return mean + std * z, stats.norm.logpdf(z) - np.log(std) - np.log(high - low)
+
+    def from_prior(n_draws):
+        rest = rng.uniform(-3.0, 3.0, size=(n_draws, 3))
+        return np.abs(rest * [1, 1, 0]) + rest * [0, 0, 1]
+
+    # As a density on the positive quarter it has a fourth of the mass.
+    log_prior = -3.0 * np.log(6.0)
+    theta, log_w = weighted(from_prior(2_000_000), log_prior)
+    weights = np.exp(log_w - log_w.max())
+    chosen = rng.choice(len(theta), 1000, p=weights / weights.sum())
+    z = np.concatenate([np.log(theta[chosen, 2:4]), theta[chosen, 4:]], axis=1)
+    law = stats.gaussian_kde(z.T)
+    z = law.resample(90_000, rng).T
+    rest = np.concatenate([np.exp(z[:, :2]), z[:, 2:]], axis=1)
+    rest = np.concatenate([rest, from_prior(10_000)])
+    z = np.concatenate([np.log(rest[:, :2]), rest[:, 2:]], axis=1)
+    log_kernel = law.logpdf(z.T) - z[:, :2].sum(1) - np.log(4.0)
+    log_q = np.logaddexp(np.log(0.9) + log_kernel, np.log(0.1) + log_prior)
+    return weighted(rest, log_q)
 
 
 def truncated(means, std, low, high):
@@ -234,7 +299,8 @@ def targets():
     rows = _truncated_draws(UNIFORM_X, math.sqrt(0.1))
     yield "linear, uniform prior, 10-d", uniform[0], unit * 10, rows, known
     for seed in (1, 2, 3, 4):
-        yield f"slcp, simulation {seed}", slcp(seed), [(-3, 3)] * 5, None, None
+        potential, sampler, known = slcp(seed)
+        yield f"slcp, simulation {seed}", potential, [(-3, 3)] * 5, sampler, known
 
 
 def _with_prior(pair, prior):

@@ -1,6 +1,7 @@
 """One observation's posterior: its target, its fit, and what is asked of it later."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +19,10 @@ from .covering.quality import Coverage, Quality, coverage, fresh_draws, measure
 from .covering.summits import summits
 from .parameter_space import ParameterSpace
 from .posterior_density import PosteriorDensity
-from .potentials import Potential
+from .potentials import Potential, answer_together, takes_many_observations
+from .side_by_side import run_side_by_side
 
-__all__ = ["Descent", "PosteriorFit", "Problem"]
+__all__ = ["Descent", "PosteriorFit", "Problem", "in_company", "of_each"]
 
 # Fewer evaluations than this make the fit frugal.
 _FRUGAL = 50_000
@@ -28,11 +30,15 @@ _FRUGAL = 50_000
 _MAX_KHAT = 0.7
 _GOOD_EFFICIENCY = 0.9
 _MIN_EFFICIENCY = 0.05
+# Few evaluations can leave tails that nothing has seen.
+_MIN_FRUGAL_EFFICIENCY = 0.5
 _MAX_DIVERGENCE = 0.3
 # Draws for each that is kept after resampling.
 _OVERSAMPLING = 10
 _MODE_STARTS = 60
 _MODE_EVALS = 200_000
+# Fits that advance side by side: their draws are in memory together.
+_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,14 @@ class Problem:
     space: ParameterSpace
     observation: np.ndarray | None
     add_prior: bool
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Return a stream of the seed that depends on the observation as well."""
+        if self.observation is None:
+            return torch.Generator().manual_seed(seed)
+        # Plus zero: -0 is 0.
+        key = [seed, zlib.crc32((self.observation + 0.0).tobytes())]
+        return generator_from(np.random.RandomState(key))
 
     def target(
         self, max_evals: int, *, heights: bool = False, counted: bool = False
@@ -202,12 +216,15 @@ class PosteriorFit:
         Its quality.
     n_evals : int
         Evaluations of the potential, later ones included.
+    frugal : bool
+        Whether there were few in the fit.
     """
 
     problem: Problem
     covering: Covering
     report: dict[str, Any]
     n_evals: int
+    frugal: bool = False
     _modes: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
@@ -247,8 +264,11 @@ class PosteriorFit:
                 quality=measure(normals, u, log_p),
                 coverage=coverage(normals, u, log_p, covering.batches),
             )
-        report = _report(covering.quality, covering.coverage, covering.power, target)
-        return cls(problem, covering, report, target.n_evals)
+        frugal = max_evals < _FRUGAL
+        report = _report(
+            covering.quality, covering.coverage, covering.power, target, frugal
+        )
+        return cls(problem, covering, report, target.n_evals, frugal)
 
     @property
     def linked(self) -> LinkedNormals:
@@ -268,7 +288,8 @@ class PosteriorFit:
         self.n_evals += n_samples
         quality = measure(normals, u, log_p)
         check = coverage(normals, u, log_p, self.covering.batches)
-        self.report = _report(quality, check, self.covering.power, target)
+        power = self.covering.power
+        self.report = _report(quality, check, power, target, self.frugal)
         return self.report
 
     def draw(
@@ -305,8 +326,31 @@ class PosteriorFit:
         return self._modes
 
 
+def in_company(problems: Sequence[Problem]) -> tuple[bool, int]:
+    """Tell whether the potential takes several observations at once.
+
+    Returns also how many points it was asked for.
+    """
+    rows = [problem.observation for problem in problems]
+    others = [row for row in rows[1:] if not np.array_equal(row, rows[0])]
+    if rows[0] is None or not others:
+        return False, 0
+    space = problems[0].space
+    noise = torch.empty(8, space.n_features, dtype=torch.float64)
+    probe = space.coordinates.forward(noise.normal_(generator=generator_from(0)))
+    pair = np.stack([rows[0], others[0]])
+    return takes_many_observations(problems[0].function, pair, probe)
+
+
+def of_each(tasks: Sequence[Callable[[], Any]], together: bool) -> list[Any]:
+    """Return the results of tasks, whose calls of the potential may be put together."""
+    if not together or len(tasks) == 1:
+        return [task() for task in tasks]
+    return run_side_by_side(tasks, answer_together, _WIDTH)
+
+
 def _report(
-    quality: Quality, check: Coverage, power: float, target: Target
+    quality: Quality, check: Coverage, power: float, target: Target, frugal: bool
 ) -> dict[str, Any]:
     """Put together what is known about a fit."""
     _, khat = pareto_smoothed(quality.log_weights)
@@ -318,8 +362,9 @@ def _report(
         doubts.append("the coverage check sees mass that q has lost")
     if khat > _MAX_KHAT and efficiency < _GOOD_EFFICIENCY:
         doubts.append(f"the weights have a heavy tail, khat = {khat:.2f}")
-    if efficiency < _MIN_EFFICIENCY:
-        doubts.append(f"only {efficiency:.1%} of the draws are effective")
+    if efficiency < (_MIN_FRUGAL_EFFICIENCY if frugal else _MIN_EFFICIENCY):
+        few = " of a fit with few evaluations" if frugal else ""
+        doubts.append(f"only {efficiency:.1%} of the draws{few} are effective")
     if quality.divergence > _MAX_DIVERGENCE:
         doubts.append(f"KL(p || q) is about {quality.divergence:.2f} nats")
     if target.n_nan:

@@ -1,16 +1,25 @@
 """The user's potential, whichever way it wants its points."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .bridge import to_numpy, to_tensor
+from .side_by_side import asker
 
-__all__ = ["Potential", "takes_observation"]
+__all__ = [
+    "Potential",
+    "answer_together",
+    "takes_many_observations",
+    "takes_observation",
+]
+
+# As many as are asked for in a call that answers several rows.
+_MOST_POINTS = 50_000
 
 
 def takes_observation(potential: Callable[..., Any]) -> bool:
@@ -31,8 +40,9 @@ def takes_observation(potential: Callable[..., Any]) -> bool:
 class Potential:
     """A log density of points, as a function of tensors.
 
-    Which numbers the user's function takes is found out by asking it: tensors in double
-    precision, arrays, or tensors in single precision.
+    What the user's function takes is found out by asking it: tensors in double
+    precision, arrays, or tensors in single precision; the observation as a row or as a
+    table of one row.
 
     Parameters
     ----------
@@ -66,34 +76,48 @@ class Potential:
         self.observation = observation
         self.differentiable = False
         self.n_probed = 0
-        errors = []
-        for way in ("double", "array", "single"):
-            self.way = way
-            self.n_probed += len(probe)
-            try:
-                with torch.enable_grad():
-                    answer = self._ask(probe.clone().requires_grad_())
-            except Exception as error:
-                errors.append(f"{_WAYS[way]}: {type(error).__name__}: {error}")
-                continue
-            if way != "double" or isinstance(answer, Tensor):
-                self.differentiable = isinstance(answer, Tensor) and (
-                    answer.requires_grad
-                )
-                self._checked(answer, len(probe))
-                return
-            errors.append(f"{_WAYS[way]}: returns {type(answer).__name__}")
+        errors: list[str] = []
+        for self.way in _WAYS:
+            for view in (observation, np.atleast_2d(observation)):
+                self.observation = view
+                if self._answers(probe, errors):
+                    return
+                if view is None:
+                    break
+        wrong = [error for error in errors if "returned shape" in error]
         raise ValueError(
-            f"potential failed on points of shape {tuple(probe.shape)}; "
+            wrong[0].partition("ValueError: ")[2]
+            if wrong
+            else f"potential failed on points of shape {tuple(probe.shape)}; "
             + "; ".join(errors)
         )
 
-    def __call__(self, theta: Tensor) -> Tensor:
-        """Return the log densities of points."""
-        return self._checked(self._ask(theta), len(theta))
+    def _answers(self, probe: Tensor, errors: list[str]) -> bool:
+        """Tell whether this way works, and find out whether it has gradients."""
+        self.n_probed += len(probe)
+        try:
+            with torch.enable_grad():
+                answer = self._ask(probe.clone().requires_grad_(), self.observation)
+            self._checked(answer, len(probe))
+        except Exception as error:
+            errors.append(f"{_WAYS[self.way]}: {type(error).__name__}: {error}")
+            return False
+        if self.way == "double" and not isinstance(answer, Tensor):
+            errors.append(f"{_WAYS[self.way]}: returns {type(answer).__name__}")
+            return False
+        self.differentiable = isinstance(answer, Tensor) and answer.requires_grad
+        return True
 
-    def _ask(self, theta: Tensor) -> Any:
-        x = self.observation
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Return the log densities of points, asked for with those of other rows."""
+        ask = asker()
+        if ask is None:
+            return self._checked(self._ask(theta, self.observation), len(theta))
+        wanted = theta.requires_grad and torch.is_grad_enabled()
+        values, slopes = ask(_Question(self, theta.detach(), wanted))
+        return values if slopes is None else _Known.apply(theta, values, slopes)
+
+    def _ask(self, theta: Tensor, x: np.ndarray | None) -> Any:
         if self.way == "array":
             points = to_numpy(theta)
             return self.function(points) if x is None else self.function(points, x)
@@ -117,9 +141,121 @@ class Potential:
             return answer.double()
         return to_tensor(answer)
 
+    def of_rows(self, theta: Tensor, x: np.ndarray) -> Tensor:
+        """Return the log densities of points, each under an observation of its own."""
+        return self._checked(self._ask(theta, x), len(theta))
+
 
 _WAYS = {
     "double": "with a tensor of double precision",
     "array": "with an array",
     "single": "with a tensor of single precision",
 }
+
+
+class _Question(NamedTuple):
+    """Points that a row asks about, and whether it wants gradients."""
+
+    potential: Potential
+    theta: Tensor
+    gradient: bool
+
+
+class _Known(torch.autograd.Function):
+    """Values whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        """Keep the gradients."""
+        ctx.save_for_backward(slopes)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:
+        """Multiply by them."""
+        (slopes,) = ctx.saved_tensors
+        return above[0].unsqueeze(1) * slopes, None, None
+
+
+def answer_together(
+    questions: Sequence[_Question],
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Ask the user's function once for the points of several rows.
+
+    Those that want gradients are asked about apart, and no more than a certain number
+    of points at a time.
+    """
+    answers: dict[int, tuple[Tensor, Tensor | None]] = {}
+    for gradient in (False, True):
+        group: list[int] = []
+        chosen = [i for i, q in enumerate(questions) if q.gradient == gradient]
+        for i in chosen:
+            group.append(i)
+            n_points = sum(len(questions[j].theta) for j in group)
+            if n_points >= _MOST_POINTS or i == chosen[-1]:
+                parts = _answer([questions[j] for j in group], gradient)
+                answers.update(zip(group, parts, strict=True))
+                group = []
+    return [answers[i] for i in range(len(questions))]
+
+
+def _answer(
+    questions: list[_Question], gradient: bool
+) -> list[tuple[Tensor, Tensor | None]]:
+    sizes = [len(q.theta) for q in questions]
+    theta = torch.cat([q.theta for q in questions])
+    rows = [np.repeat(_row(q), len(q.theta), axis=0) for q in questions]
+    with torch.set_grad_enabled(gradient):
+        theta.requires_grad_(gradient)
+        values = questions[0].potential.of_rows(theta, np.concatenate(rows))
+    known = values.detach().split(sizes)
+    if not gradient:
+        return [(part, None) for part in known]
+    finite = values.detach().isfinite()
+    (slopes,) = torch.autograd.grad(values.masked_fill(~finite, 0.0).sum(), theta)
+    return list(zip(known, slopes.split(sizes), strict=True))
+
+
+def _row(question: _Question) -> np.ndarray:
+    return np.atleast_2d(np.asarray(question.potential.observation))
+
+
+def takes_many_observations(
+    function: Callable[..., Any], rows: np.ndarray, probe: Tensor
+) -> tuple[bool, int]:
+    """Tell whether a potential can be asked about several observations at once.
+
+    That is, with as many rows of ``x`` as points. It has to give the answers it gives
+    to each observation alone, which must be finite somewhere and differ.
+
+    Parameters
+    ----------
+    function : callable
+        The user's, of points and of an observation.
+    rows : ndarray of shape (2, n_observed)
+        Two observations.
+    probe : Tensor of shape (n_points, n_features)
+        Points to ask it about.
+
+    Returns
+    -------
+    able : bool
+        Whether it can.
+    n_evals : int
+        How many points it took to find out.
+    """
+    potentials = [Potential(function, row, probe[:2]) for row in rows]
+    n_evals = sum(p.n_probed for p in potentials) + 4 * len(probe)
+    with torch.no_grad():
+        alone = torch.cat([potential(probe) for potential in potentials])
+        try:
+            points = torch.cat([probe, probe])
+            x = np.repeat(rows, len(probe), axis=0)
+            together = potentials[0].of_rows(points, x)
+        except Exception:
+            return False, n_evals
+    first, second = alone.chunk(2)
+    known = bool(first.isfinite().any() & second.isfinite().any())
+    rtol = 1e-4 if potentials[0].way == "single" else 1e-9
+    same = torch.allclose(alone, together, rtol=rtol, atol=rtol, equal_nan=True)
+    return known and same and not torch.equal(first, second), n_evals

@@ -1,6 +1,7 @@
 """VariationalPosterior: a mixture for an unnormalised density, and how good it is."""
 
 import warnings
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,7 @@ from .base import TorchEstimator, unchanged_on_error
 from .bridge import generator_from
 from .covering.objectives import METHODS
 from .parameter_space import ParameterSpace
-from .posterior_fit import Descent, PosteriorFit, Problem
+from .posterior_fit import Descent, PosteriorFit, Problem, in_company, of_each
 from .potentials import takes_observation
 
 __all__ = ["VariationalPosterior"]
@@ -40,7 +41,9 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         ``potential(theta)`` or ``potential(theta, x)``: the log density of every row
         of ``theta``, shape ``(n_points, n_parameters)``, up to a constant; -inf where
         it is 0. It may take and return tensors, through which gradients flow if they
-        can, or arrays. ``x`` is a row of the X of fit.
+        can, or arrays. ``x`` is a row of the X of fit, shape ``(n_features,)``, or
+        ``(1, n_features)`` if it does not take that; and, if fit is given several rows
+        and the potential takes it, ``(n_points, n_features)``, one row for each point.
     prior : sequence or distribution, default=None
         Where the search begins, and the bounds of the parameters: a sequence with one
         entry per parameter, each a frozen distribution of scipy or a pair
@@ -195,7 +198,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         ----------
         X : array-like of shape (n_rows, n_features), default=None
             Observations, one posterior for each row; not needed by a potential of
-            ``theta`` alone.
+            ``theta`` alone. The posterior of a row does not depend on the others.
         y : None
             Ignored.
 
@@ -213,15 +216,17 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             descent = Descent.from_params(**self.get_params())
             observations = self._observations(X)
             space = self._parse_prior()
-            rng = check_random_state(self.random_state)
-            self._fits = [
-                self._fit_row(
-                    Problem(self.potential, space, x, self.add_prior),
-                    descent,
-                    generator_from(rng),
-                )
-                for x in observations
+            problems = [
+                Problem(self.potential, space, x, self.add_prior) for x in observations
             ]
+            seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+            self._together, n_evals = in_company(problems)
+            tasks = [
+                partial(self._fit_row, problem, descent, problem.generator(seed))
+                for problem in problems
+            ]
+            self._fits = of_each(tasks, self._together)
+            self._fits[0].n_evals += n_evals
             self.posteriors_ = [fit.density for fit in self._fits]
             self.posterior_ = self.posteriors_[0]
             self.report_ = Bunch(**self._fits[0].report)
@@ -266,9 +271,12 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             raise ValueError(f"method={method!r} must be 'q', 'sir' or 'psir'.")
         if random_state is None:
             random_state = self.random_state
-        generator = generator_from(random_state)
-        draws = [fit.draw(int(n_samples), method, generator) for fit in self._chosen(X)]
-        return self._joined(draws, X)
+        rng = check_random_state(random_state)
+        tasks = [
+            partial(fit.draw, int(n_samples), method, generator_from(rng))
+            for fit in self._chosen(X)
+        ]
+        return self._joined(of_each(tasks, self._together), X)
 
     def score_samples(self, theta, X=None):
         """Return the log density of parameters under the mixture.
@@ -352,7 +360,8 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             What the target is there; only if ``return_all``.
         """
         check_is_fitted(self)
-        found = [fit.modes() for fit in self._chosen(X)]
+        tasks = [fit.modes for fit in self._chosen(X)]
+        found = of_each(tasks, self._together)
         if not return_all:
             return self._joined([modes[0] for modes, _ in found], X)
         if len(found) == 1:
@@ -385,10 +394,12 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         check_is_fitted(self)
         if random_state is None:
             random_state = self.random_state
-        generator = generator_from(random_state)
-        reports = [
-            Bunch(**fit.evaluate(n_samples, generator)) for fit in self._chosen(X)
+        rng = check_random_state(random_state)
+        tasks = [
+            partial(fit.evaluate, n_samples, generator_from(rng))
+            for fit in self._chosen(X)
         ]
+        reports = [Bunch(**report) for report in of_each(tasks, self._together)]
         self.report_ = Bunch(**self._fits[0].report)
         return reports if len(reports) > 1 else reports[0]
 

@@ -96,6 +96,25 @@ def test_all_modes(fitted):
     np.testing.assert_array_equal(fitted.map(), modes[0])
 
 
+def four_modes(theta):
+    centers = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [2.0, -1.5], [-2.0, -1.0]])
+    gaps = theta[:, None] - centers.to(theta)
+    widths = gaps.new_tensor([0.3, 0.5, 0.2, 0.4])
+    return torch.logsumexp(-0.5 * (gaps / widths[:, None]).square().sum(2), 1)
+
+
+@pytest.mark.parametrize("prior", [[stats.norm(0, 3)] * 2, [(-2.1, 5), (-2, math.inf)]])
+def test_four_modes_to_the_last_digit(prior):
+    estimator = VariationalPosterior(four_modes, prior, **SMALL).fit()
+    modes, heights = estimator.map(return_all=True)
+    assert len(modes) == 4
+    theta = torch.from_numpy(modes).requires_grad_()
+    (slope,) = torch.autograd.grad(four_modes(theta).sum(), theta)
+    assert float(slope.abs().max()) < 1e-6
+    np.testing.assert_allclose(heights, four_modes(theta).detach(), atol=1e-12)
+    assert (np.diff(heights) <= 1e-12).all()
+
+
 @pytest.mark.parametrize("method", ["q", "sir", "psir"])
 def test_draws_of_every_method(fitted, method):
     draws = fitted.sample(2000, method=method, random_state=0)
@@ -153,6 +172,57 @@ def test_rows_are_chosen_by_their_values(rows):
         rows.sample(5, [[0.0, 0.0]])
 
 
+def by_row(theta, x):
+    return -(x[0] - theta[:, 0]).square() - (x[1] - theta[:, 1]).square()
+
+
+@pytest.mark.parametrize("potential", [likelihood, by_row, array_likelihood])
+def test_a_row_has_one_posterior_whatever_the_others(potential):
+    sizes = []
+
+    def counted(theta, x):
+        sizes.append(len(theta))
+        return potential(theta, x)
+
+    def fit(X):
+        sizes.clear()
+        return VariationalPosterior(counted, PRIOR, add_prior=True, **SMALL).fit(X)
+
+    X = np.array([[0.3, 1.0], [2.0, 2.0], [-1.0, 0.5], [0.3, 1.0]])
+    together = fit(X)
+    n_calls = sum(size > 200 for size in sizes)
+    assert sum(sizes) == together.n_potential_evals_
+    n_alone = 0
+    for row, density in zip(X, together.posteriors_, strict=True):
+        alone = fit([row])
+        np.testing.assert_array_equal(alone.posterior_.means, density.means)
+        n_alone += sum(size > 200 for size in sizes)
+    # Large calls are rarer if the potential takes many observations.
+    if potential is by_row:
+        assert n_calls == n_alone
+    else:
+        assert n_calls < 0.6 * n_alone
+    reports = together.evaluate(500)
+    modes, _ = together.map(return_all=True)
+    assert len(reports) == len(modes) == 4
+    np.testing.assert_array_equal(modes[0], modes[3])
+    draws = together.sample(50, X[:2], method="psir")
+    assert draws.shape == (2, 50, 2)
+    assert not np.array_equal(*together.sample(5, X[[0, 3]]))
+
+
+def test_an_error_of_one_row_is_the_fits():
+    def fragile(theta, x):
+        if len(theta) > 100 and bool((x > 4.0).any()):
+            raise RuntimeError("no such place")
+        return likelihood(theta, x)
+
+    estimator = VariationalPosterior(fragile, PRIOR, **SMALL)
+    with pytest.raises(RuntimeError, match="no such place"):
+        estimator.fit([[0.3, 1.0], [5.0, 2.0]])
+    assert not hasattr(estimator, "posterior_")
+
+
 def test_arrays_are_enough():
     prior = stats.multivariate_normal([1.0, 0.0], COVARIANCE)
     estimator = VariationalPosterior(array_likelihood, prior, add_prior=True, **SMALL)
@@ -186,6 +256,10 @@ def test_bounds_are_kept():
     volume = np.expm1(4) / 4 * np.expm1(8) / 4
     assert estimator.log_evidence_ == pytest.approx(math.log(volume), abs=0.02)
     np.testing.assert_array_equal(estimator.score_samples([[-0.1, 1.0]]), [-np.inf])
+    # The density has its supremum at a corner, which does not belong to the support.
+    mode = estimator.map()
+    assert (mode < [1, 2]).all()
+    np.testing.assert_allclose(mode, [1, 2], atol=1e-3)
 
 
 # Families and objectives.
@@ -199,8 +273,9 @@ def test_every_objective_finds_a_normal_posterior(q, method):
         likelihood, prior, q=q, vi_method=method, add_prior=True, **SMALL
     )
     estimator.set_params(max_iter=60, n_particles=128).fit([[0.3, 1.0]])
-    # The gradient of a tight bound is mostly noise.
-    atol = 0.1 if method == "IW" else 0.03
+    # A descent from the exact answer has the noise of its draws; the gradient of a
+    # tight bound is mostly that.
+    atol = 0.15 if method == "IW" else 0.07
     np.testing.assert_allclose(estimator.predict(), [1.6 / 3, 0.8], atol=atol)
     expected = np.diag([1 / 3, 0.4])
     np.testing.assert_allclose(estimator.posterior_.cov(), expected, atol=atol)
@@ -230,16 +305,35 @@ def test_a_doubtful_fit_warns():
     assert estimator.report_.doubts
 
 
-def test_no_warning_when_off_and_more_effort_on_retry():
+@pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")
+def test_no_warning_when_off_and_more_components_on_retry():
     estimator = VariationalPosterior(ring, [(-10, 10)] * 2, n_components=4, **SMALL)
     with warnings.catch_warnings(record=True) as caught:
         estimator.set_params(quality_control="off").fit()
     assert not caught
-    first = estimator.report_.divergence
+    first, n_evals = estimator.report_.divergence, estimator.n_potential_evals_
+    assert estimator.posterior_.n_components == 4
     estimator.set_params(quality_control="retry")
+    settings = estimator.get_params()
     with warnings.catch_warnings(record=True):
         estimator.fit()
+    assert estimator.get_params() == settings
     assert estimator.report_.divergence < first
+    assert 4 < estimator.posterior_.n_components <= 8
+    # The first fit is counted as well.
+    assert n_evals + 5_000 < estimator.n_potential_evals_ <= 3 * 30_000
+
+
+def test_a_frugal_fit_says_when_it_is_not_to_be_trusted():
+    def funnel(theta):
+        v, rest = theta[:, 0], theta[:, 1:]
+        return -v.square() / 18 - 0.5 * rest.square().sum(1) * (-v).exp() - 2 * v
+
+    prior = [stats.norm(0, 10)] * 5
+    estimator = VariationalPosterior(funnel, prior, max_potential_evals=20_000)
+    with pytest.warns(ConvergenceWarning, match="few evaluations are effective"):
+        estimator.set_params(random_state=0).fit()
+    assert estimator.report_.efficiency < 0.5
 
 
 def test_nan_is_reported():

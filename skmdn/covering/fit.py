@@ -7,13 +7,20 @@ import torch
 
 from .annealing import Annealing
 from .growth import Growth
-from .hunt import hunt
+from .hunt import hunt, local_maxima
 from .judging import judged, reweighted
 from .merging import merge_cheapest, reduced
 from .natural import natural_gradient
-from .normals import Normals
-from .pool import Batch, effective_size, log_mean, normalized
-from .quality import Coverage, Quality, coverage, fresh_draws, measure
+from .normals import Normals, features
+from .pool import Batch, Proposal, effective_size, log_mean, normalized
+from .quality import (
+    Coverage,
+    Quality,
+    coverage,
+    fresh_draws,
+    lost_draws,
+    measure,
+)
 from .settings import Settings
 from .target import Density
 
@@ -85,26 +92,77 @@ def cover(
     if target.differentiable:
         log_evidence = log_mean(annealing.pool.log_weights())
         prior = annealing.batches[0]
-        normals = hunt(target, prior, normals, log_evidence, settings, most)
+        starts = local_maxima(prior.u, prior.log_p, settings.n_starts)
+        normals = hunt(target, starts, normals, log_evidence, most)
         normals = merge_cheapest(normals, settings.most_components)
     growth = Growth(target, settings, annealing.pool, generator)
     natural = int(_NATURAL_SHARE * total) if target.differentiable else 0
-    normals = growth.run(normals, total - reserve - natural)
+    most = total - reserve - natural
+    normals = growth.run(normals, most)
+    batches = [*annealing.batches, *([growth.first] if growth.first else [])]
+    found = _recovered(target, normals, batches, settings, reserve)
+    if found is not normals:
+        normals = growth.run(found, most)
+    covering = _finished(target, normals, growth, settings, generator, batches)
+    # The draws of the report may be the first to see something.
+    found = _recovered(target, covering.normals, covering.batches, settings, reserve)
+    if found is not covering.normals:
+        normals = growth.run(found, total - reserve)
+        batches = covering.batches
+        covering = _finished(target, normals, growth, settings, generator, batches)
+    return replace(
+        covering,
+        batches=[replace(batch, phi=batch.phi[:0]) for batch in covering.batches[:-1]],
+        power=annealing.power,
+    )
+
+
+def _finished(
+    target: Density,
+    normals: Normals,
+    growth: Growth,
+    settings: Settings,
+    generator: torch.Generator,
+    batches: list[Batch],
+) -> Covering:
+    """Return the best candidate and its report, whose draws are the last batch."""
+    reserve = settings.n_judged + settings.n_reported
     candidates = _candidates(target, normals, growth, settings, generator, reserve)
     best, scores = judged(
         target, list(candidates.values()), settings.n_judged, generator
     )
     u, log_p = fresh_draws(target, best, settings.n_reported, generator)
-    batches = [*annealing.batches, *([growth.first] if growth.first else [])]
+    own = Batch(Proposal(best, 0.0), u, log_p, features(u))
     return Covering(
         best,
         measure(best, u, log_p),
         coverage(best, u, log_p, batches),
-        [replace(batch, phi=batch.phi[:0]) for batch in batches],
-        annealing.power,
+        [*batches, own],
+        1.0,
         growth.history,
         list(candidates)[scores.index(min(scores))],
     )
+
+
+def _recovered(
+    target: Density,
+    normals: Normals,
+    batches: list[Batch],
+    settings: Settings,
+    reserve: int,
+) -> Normals:
+    """Return the mixture with summits near draws that it has lost on the way.
+
+    A narrow mode is lost if a single draw speaks for it: tempering has to make it
+    light enough, and EM drops a component of a single draw.
+    """
+    left = target.left - 2 * reserve
+    full = normals.n_components >= settings.most_components
+    if left <= 0 or full or not target.differentiable:
+        return normals
+    starts, log_evidence = lost_draws(normals, batches, settings.n_starts)
+    found = hunt(target, starts, normals, log_evidence, left // 2)
+    return merge_cheapest(found, settings.most_components)
 
 
 def _candidates(

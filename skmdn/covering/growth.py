@@ -66,7 +66,7 @@ class Growth:
             pool.add(batch)
         self.pool = pool
         lowest, n_flat = math.inf, 0
-        self.best = normals
+        self.best, self._best_value = normals, math.inf
         for _ in range(self.settings.max_levels):
             values = []
             for _ in range(_ROUNDS):

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .climb import Summits, climb, negative_hessians
 from .normals import Normals
-from .pool import Batch
-from .settings import Settings
 from .target import Density
 
 __all__ = ["hunt", "local_maxima"]
@@ -62,10 +60,9 @@ def _gaps_to_higher(u: Tensor) -> Tensor:
 
 def hunt(
     target: Density,
-    prior: Batch,
+    starts: Tensor,
     normals: Normals,
     log_evidence: float,
-    settings: Settings,
     max_evals: int,
 ) -> Normals:
     """Return the mixture with a component on every summit that it has missed.
@@ -74,19 +71,16 @@ def hunt(
     ----------
     target : Density
         With gradients.
-    prior : Batch
-        Draws from the prior, where climbs begin.
+    starts : Tensor of shape (n_starts, n_features)
+        Where climbs begin.
     normals : Normals
         The mixture so far.
     log_evidence : float
         Its estimate of log Z.
-    settings : Settings
-        The number of starts.
     max_evals : int
         What may be spent.
     """
     last = target.n_evals + min(max_evals, target.left)
-    starts = local_maxima(prior.u, prior.log_p, settings.n_starts)
     if not len(starts):
         return normals
     summits = climb(target, starts, _MAX_ITER, last - target.n_evals)

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from .judging import TRUNCATION, divergence
 from .normals import Normals, features
-from .pool import Batch, effective_size, log_mean, normalized
+from .pool import Batch, Proposal, effective_size, log_mean, normalized
 from .target import Density
 
-__all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "measure"]
+__all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "lost_draws", "measure"]
 
 _MISSED = math.log(20.0)
+# A share of the target that may be missed.
+_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Coverage:
         """Whether something seems to be missing."""
         gap = self.log_evidence_defensive - self.log_evidence
         se = math.hypot(self.log_evidence_se, self.log_evidence_defensive_se)
-        return (gap > 3.0 * se and gap > 0.02) or self.missed > 0.02
+        return (gap > 3.0 * se and gap > 0.02) or self.missed > _SHARE
 
 
 @dataclass(frozen=True)
@@ -128,16 +130,8 @@ def coverage(
     batches : list of Batch
         Those of the annealing, which saw the whole prior.
     """
-    points = torch.cat([u, *[b.u for b in batches]])
-    heights = torch.cat([log_p, *[b.log_p for b in batches]])
-    phi = features(points)
-    total = float(len(points))
-    log_q = normals.log_prob(points, phi)
-    logs = [log_q + math.log(len(u) / total)]
-    for batch in batches:
-        log_share = math.log(len(batch) / total)
-        logs.append(batch.proposal.log_prob(points, phi) + log_share)
-    log_w = heights - torch.logsumexp(torch.stack(logs), 0)
+    own_batch = Batch(Proposal(normals, 0.0), u, log_p, features(u))
+    _, heights, log_q, log_w = _defensive(normals, [own_batch, *batches])
     own = log_p - log_q[: len(u)]
     log_evidence = log_mean(log_w)
     far = heights - log_q - log_evidence > _MISSED
@@ -148,6 +142,37 @@ def coverage(
         _standard_error(log_w),
         float(normalized(log_w)[far].sum()),
     )
+
+
+def lost_draws(
+    normals: Normals, batches: list[Batch], n_wanted: int
+) -> tuple[Tensor, float]:
+    """Return the heaviest draws that q has lost, and the evidence with them.
+
+    None are returned as long as they have next to no share of the target.
+    """
+    u, log_p, log_q, log_w = _defensive(normals, batches)
+    log_evidence = log_mean(log_w)
+    far = (log_p - log_q - log_evidence > _MISSED).nonzero().squeeze(1)
+    if float(normalized(log_w)[far].sum()) <= _SHARE:
+        return u[:0], log_evidence
+    heaviest = far[log_w[far].argsort(descending=True)[:n_wanted]]
+    return u[heaviest], log_evidence
+
+
+def _defensive(
+    normals: Normals, batches: list[Batch]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return all draws, log p, log q and the weights under the batches' mixture."""
+    u = torch.cat([batch.u for batch in batches])
+    log_p = torch.cat([batch.log_p for batch in batches])
+    phi = features(u)
+    logs = [
+        batch.proposal.log_prob(u, phi) + math.log(len(batch) / len(u))
+        for batch in batches
+    ]
+    log_w = log_p - torch.logsumexp(torch.stack(logs), 0)
+    return u, log_p, normals.log_prob(u, phi), log_w
 
 
 def _standard_error(log_w: Tensor) -> float:

@@ -85,7 +85,9 @@ def test_weights_of_modes_are_right():
 @pytest.mark.parametrize(
     ("n_features", "half"), [(2, box(-15.0, 15.0, 2)), (10, line(5.0, 10))]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 20))]
+)
 def test_a_deleted_mode_is_noticed(n_features, half, seed):
     covering, target = fitted(two_modes, half, seed)
     assert not covering.coverage.suspicious
@@ -95,6 +97,17 @@ def test_a_deleted_mode_is_noticed(n_features, half, seed):
     mutilated = covering.normals.choose(major.nonzero().squeeze(1))
     u, log_p = fresh_draws(target, mutilated, 2000, generator(seed))
     assert coverage(mutilated, u, log_p, covering.batches).suspicious
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mode_that_a_draw_has_seen_is_kept(seed):
+    def needle(theta):
+        wide = normal(theta, [-2.0, -2.0], 3.0, 0.5)
+        return torch.logaddexp(wide, normal(theta, [3.0, 2.0], 0.03, 0.5))
+
+    covering, _ = fitted(needle, line(10.0, 2), seed)
+    assert abs(covering.quality.log_evidence) < 0.01
+    assert not covering.coverage.suspicious
 
 
 def test_without_gradients_the_modes_are_found_as_well():
