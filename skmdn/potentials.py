@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .bridge import to_numpy, to_tensor
 
-__all__ = ["Potential", "takes_observation"]
+__all__ = ["OnDevice", "Potential", "takes_observation"]
 
 
 def takes_observation(potential: Callable[..., Any]) -> bool:
@@ -26,6 +26,28 @@ def takes_observation(potential: Callable[..., Any]) -> bool:
     positional = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     second = [p for p in parameters if p.kind in positional][1:2]
     return any(p.default is kinds.empty or p.name == "x" for p in second)
+
+
+class OnDevice:
+    """A function that gets its tensors on a device; its answer comes back to the CPU.
+
+    Parameters
+    ----------
+    function : callable
+        The user's.
+    device : str
+        Where its tensors are.
+    """
+
+    def __init__(self, function: Callable[..., Any], device: str) -> None:
+        self.function = function
+        self.device = device
+
+    def __call__(self, *args: Any) -> Any:
+        """Return the answer of the function."""
+        moved = [a.to(self.device) if isinstance(a, Tensor) else a for a in args]
+        answer = self.function(*moved)
+        return answer.cpu() if isinstance(answer, Tensor) else answer
 
 
 class Potential:

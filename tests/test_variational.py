@@ -216,7 +216,7 @@ def test_a_normal_has_one_component_and_a_reverse_divergence_one_mode():
 
 def test_double_reparametrisation_is_not_for_mixtures():
     estimator = VariationalPosterior(bimodal, PRIOR, vi_method="IW", dreg=True)
-    with pytest.raises(ValueError, match="one component"):
+    with pytest.raises(ValueError, match="not for q='mixture'"):
         estimator.fit()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .flowing import Flowed
 from .judging import TRUNCATION, divergence
 from .normals import Normals, features
 from .pool import Batch, effective_size, log_mean, normalized
@@ -83,8 +84,8 @@ class Quality:
     proportionality: float
 
 
-def measure(normals: Normals, u: Tensor, log_p: Tensor) -> Quality:
-    """Report on a mixture by draws of its own."""
+def measure(normals: Normals | Flowed, u: Tensor, log_p: Tensor) -> Quality:
+    """Report on a mixture or a flow by draws of its own."""
     log_q = normals.log_prob(u)
     log_w = log_p - log_q
     size, log_evidence = effective_size(log_w), log_mean(log_w)
@@ -115,14 +116,14 @@ def _proportionality(log_p: Tensor, log_q: Tensor) -> float:
 
 
 def coverage(
-    normals: Normals, u: Tensor, log_p: Tensor, batches: list[Batch]
+    normals: Normals | Flowed, u: Tensor, log_p: Tensor, batches: list[Batch]
 ) -> Coverage:
     """Compare the evidence under q with that under q and all of the annealing.
 
     Parameters
     ----------
-    normals : Normals
-        The mixture q.
+    normals : Normals or Flowed
+        The density q.
     u, log_p : Tensor
         Draws of q and their log densities.
     batches : list of Batch
@@ -159,7 +160,10 @@ def _standard_error(log_w: Tensor) -> float:
 
 
 def fresh_draws(
-    target: Density, normals: Normals, n_draws: int, generator: torch.Generator
+    target: Density,
+    normals: Normals | Flowed,
+    n_draws: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return independent draws of q and their log densities."""
     u, _ = normals.draw(min(n_draws, target.left), generator)
