@@ -8,10 +8,12 @@ as the flows of zuko do. Shift and root put it where some draws are.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ._extras import import_extra
 
@@ -23,6 +25,8 @@ FLOWS = ("maf", "nsf", "naf", "unaf", "nice", "sospf", "gf")
 _JITTER = 0.05
 # Networks of one variable, which are asked at every step of a search for an inverse.
 _MONOTONIC = {"signal": 8, "network": {"hidden_features": [24, 24]}}
+# How far their inverses are looked for.
+_FARTHEST = 100.0
 # Draws lie within as many units of t: most flows are flexible up to 5 only, and some
 # can be inverted up to 10 only.
 _REACH = 4.0
@@ -159,7 +163,7 @@ def make_flow(
 ) -> Any:
     """Make a flow of zuko whose transforms are about the identity.
 
-    Those of maf, nsf and nice are so exactly.
+    Those of maf, nsf, nice and unaf are so exactly.
 
     Parameters
     ----------
@@ -184,7 +188,7 @@ def make_flow(
     ImportError
         If zuko is not installed.
     """
-    zuko = import_extra("zuko", "flows", f"The flow {name!r}")
+    zuko = _zuko(f"The flow {name!r}")
     options: dict[str, Any] = {"transforms": n_transforms}
     # Without a context and without other features there is nothing for a network.
     if n_context or (name != "gf" and n_features > 1):
@@ -197,17 +201,64 @@ def make_flow(
     with torch.no_grad():
         for module in flow.modules():
             _calm(module, _JITTER if name == "gf" else 0.0)
+    if name in ("naf", "unaf"):
+        _unclip(flow, residual=name == "naf")
     return flow
+
+
+def _zuko(user: str) -> ModuleType:
+    """Import zuko, which switches off the checks of torch's distributions for all."""
+    checked = Distribution._validate_args
+    try:
+        return import_extra("zuko", "flows", user)
+    finally:
+        Distribution._validate_args = checked
+
+
+class _Unbounded(nn.Module):
+    """A monotonic network of zuko that reaches every number.
+
+    Parameters
+    ----------
+    network : Module
+        Makes a transform of one variable out of a signal.
+    residual : bool
+        Whether the identity is added: the network alone may be bounded.
+    """
+
+    def __init__(self, network: nn.Module, residual: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.residual = residual
+
+    def forward(self, *signal: Tensor) -> Any:
+        transform = self.network(*signal)
+        searched = getattr(transform, "transforms", [transform])[0]
+        searched.bound = _FARTHEST
+        if self.residual:
+            rest = searched.f
+            searched.f = lambda x: x + rest(x)
+        return transform
+
+
+def _unclip(flow: Any, residual: bool) -> None:
+    """Take away the maps onto an interval between transforms.
+
+    Between them the range of the next transform has ends, and mass beyond is lost.
+    """
+    kept = [t for t in flow.transform.transforms if hasattr(t, "univariate")]
+    for transform in kept:
+        transform.univariate = _Unbounded(transform.univariate, residual)
+    flow.transform.transforms = nn.ModuleList(kept)
 
 
 def _calm(module: nn.Module, jitter: float) -> None:
     """Bring what a module of zuko draws at random close to the identity."""
-    if isinstance(getattr(module, "hyper", None), nn.Sequential):
-        for value in module.hyper[-1].parameters():  # type: ignore[index,union-attr]
-            value.zero_()
-    if isinstance(getattr(module, "integrand", None), nn.Sequential):
-        for value in module.integrand[-1].parameters():  # type: ignore[index,union-attr]
-            value.zero_()
+    for name, factor in (("hyper", 0.0), ("integrand", 0.0), ("network", _JITTER)):
+        layers = getattr(module, name, None)
+        if isinstance(layers, nn.Sequential):
+            for value in layers[-1].parameters():
+                value.mul_(factor)
     if isinstance(getattr(module, "phi", None), nn.ParameterList):
         for value in module.phi:  # type: ignore[union-attr]
             value.mul_(jitter)

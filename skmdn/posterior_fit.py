@@ -173,7 +173,7 @@ class PosteriorFit:
             effort=effort,
         ).within(most)
         n_later = settings.n_judged + settings.n_reported
-        n_descent = min(descent.n_evals, target.max_evals // 2 - n_later)
+        n_descent = min(descent.n_evals, target.max_evals // 3 - n_later)
         reserve = n_descent + n_later if n_descent else 0
         target.max_evals -= reserve
         earlier = start.normals if start is not None else None
