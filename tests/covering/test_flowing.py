@@ -130,7 +130,7 @@ CASES = [
     (Objective("alpha", alpha_order=0.5), 5_000),
     (Objective("alpha", alpha_order=0.2, dreg=True), 5_000),
     (Objective("IW", n_importance=5_000), 5_000),
-    (Objective("IW", n_importance=5_000, dreg=True), 5_000),
+    (Objective("IW", n_importance=20_000, dreg=True), 20_000),
 ]
 
 
