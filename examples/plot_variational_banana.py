@@ -44,8 +44,8 @@ for name, fit in fits.items():
     report = fit.fit().report_
     print(
         f"{name}: log evidence {report.log_evidence:.3f}, se "
-        f"{report.log_evidence_se:.3f} (true 0), {report.efficiency:.0%} of the draws effective, "
-        f"{fit.posterior_.n_components} components, doubts: {report.doubts}"
+        f"{report.log_evidence_se:.3f} (true 0), {report.efficiency:.0%} of the draws "
+        f"effective, {fit.posterior_.n_components} components, doubts: {report.doubts}"
     )
 
 # %%

@@ -106,8 +106,15 @@ def test_pickles_and_seeds(fitted):
         np.testing.assert_array_equal(other.sample(5), fitted.sample(5))
 
 
-@pytest.mark.parametrize("q", ["nsf", "nice", "gf"])
-@pytest.mark.parametrize("prior", [[(-1, 1)], [(0, math.inf)]])
+@pytest.mark.parametrize(
+    ("q", "prior"),
+    [
+        ("nsf", [(-1, 1)]),
+        ("nsf", [(0, math.inf)]),
+        pytest.param("nice", [(-1, 1)], marks=pytest.mark.slow),
+        pytest.param("gf", [(0, math.inf)], marks=pytest.mark.slow),
+    ],
+)
 def test_one_variable_integrates_to_one_within_its_bounds(q, prior):
     estimator = VariationalPosterior(
         lambda theta: -8 * (theta[:, 0] - 0.2).square(), prior, q=q, **FEW
@@ -153,12 +160,13 @@ def test_twenty_dimensions():
     "params",
     [
         {"vi_method": "rKL"},
-        {"vi_method": "rKL", "stick_the_landing": True},
-        {"vi_method": "fKL"},
         {"vi_method": "fKL", "weight_transform": torch.sqrt},
         {"vi_method": "IW", "dreg": True},
-        {"vi_method": "alpha"},
-        {"vi_method": "alpha", "dreg": True},
+        {"vi_method": "alpha", "stick_the_landing": True},
+        pytest.param({"vi_method": "fKL"}, marks=pytest.mark.slow),
+        pytest.param({"vi_method": "IW"}, marks=pytest.mark.slow),
+        pytest.param({"vi_method": "alpha"}, marks=pytest.mark.slow),
+        pytest.param({"vi_method": "alpha", "dreg": True}, marks=pytest.mark.slow),
     ],
 )
 def test_every_objective_keeps_a_bimodal_posterior(params):

@@ -124,6 +124,8 @@ class Flowed:
 
     def log_prob(self, u: Tensor, phi: Tensor | None = None) -> Tensor:
         """Return the log density, -inf where there is none; features are not used."""
+        if not len(u):
+            return u.new_zeros(0)
         with torch.no_grad():
             values = torch.cat([self.flow(part) for part in u.split(_PART)])
         return values.masked_fill(~values.isfinite(), -torch.inf)
