@@ -1,6 +1,7 @@
 """Which family q is of, how it is fitted after the covering start, and from where."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,8 +111,9 @@ def _draws_of(density: Any, generator: torch.Generator) -> Tensor:
             )
         return density.sample(_START_DRAWS, generator).double()
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    draws = density.sample(_START_DRAWS, random_state=seed)
-    # scikit-learn's mixtures return labels as well.
+    # scikit-learn's mixtures have a seed of their own, and return labels as well.
+    seeded = "random_state" in inspect.signature(density.sample).parameters
+    draws = density.sample(_START_DRAWS, **({"random_state": seed} if seeded else {}))
     return to_tensor(np.asarray(draws[0] if isinstance(draws, tuple) else draws))
 
 

@@ -147,7 +147,7 @@ def test_twenty_dimensions():
     def potential(theta):
         return -2 * (theta - 0.3).square().sum(1)
 
-    estimator = VariationalPosterior(potential, [stats.norm(0, 1)] * 20, q="maf")
+    estimator = VariationalPosterior(potential, [stats.norm(0, 1)] * 20, q="nice")
     estimator.set_params(**FEW).set_params(max_potential_evals=50_000).fit()
     np.testing.assert_allclose(estimator.predict(), 0.3, atol=0.03)
     assert estimator.report_.efficiency > 0.9
@@ -237,15 +237,17 @@ def test_a_potential_with_nan_leaves_a_flow_of_numbers():
 
 
 def test_a_descent_that_meets_nan_warns_and_goes_on():
+    calls = []
+
     def transform(weights):
-        # A weight like this comes now and then.
-        return torch.where(weights.max() > 0.05, torch.nan, weights)
+        calls.append(len(weights))
+        return weights * (math.nan if len(calls) in (25, 26) else 1.0)
 
     estimator = VariationalPosterior(
         bimodal, PRIOR, vi_method="fKL", weight_transform=transform, **FEW
     )
     estimator.set_params(quality_control="off")
-    with pytest.warns(ConvergenceWarning, match="last good state was restored"):
+    with pytest.warns(ConvergenceWarning, match="NaN 2 time"):
         estimator.fit()
     assert np.isfinite(estimator.posterior_.means).all()
 
@@ -301,8 +303,11 @@ def test_warm_start_begins_where_the_last_fit_ended():
 @pytest.mark.parametrize(
     ("q", "match"),
     [
-        (GaussianMixture(1).fit(np.zeros((5, 3))), "2 parameters"),
-        (GaussianMixture(1).fit(np.full((5, 2), 9.0)), "within the bounds"),
+        (GaussianMixture(1, random_state=0).fit(np.zeros((5, 3))), "2 parameters"),
+        (
+            GaussianMixture(1, random_state=0).fit(np.full((5, 2), 9.0)),
+            "within the bounds",
+        ),
     ],
 )
 def test_starts_that_do_not_fit_are_refused(q, match):
