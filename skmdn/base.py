@@ -1,13 +1,11 @@
 """What the estimators share: pickling, scaling, the start of a fit and its reports."""
 
-import importlib
 import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
+from ._extras import import_extra
 from ._sklearn import CallbackSupportMixin
 from ._version import __version__, check_namesake
 from .bridge import cpu_copy, row_parts
@@ -268,24 +267,6 @@ def marginal_start(
 
 # Kernel width of the start, in standard deviations of the target.
 _START_WIDTH = 0.5
-
-
-def import_extra(module: str, extra: str, user: str) -> ModuleType:
-    """Import an optional package, or say which extra of skmdn brings it.
-
-    Raises
-    ------
-    ImportError
-        If the package is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(
-            f"{user} needs {package}, which the extra skmdn[{extra}] installs: "
-            f"pip install '.[{extra}]' in a checkout of skmdn."
-        ) from error
 
 
 def resolve_device(device: str) -> str:

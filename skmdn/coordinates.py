@@ -77,6 +77,12 @@ class Coordinates:
         """The number of parameters."""
         return len(self.shift)
 
+    def equals(self, other: "Coordinates") -> bool:
+        """Tell whether both are the same map."""
+        names = ("low", "high", "shift", "root")
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        return all(torch.equal(first, second) for first, second in pairs)
+
     @property
     def _boxes(self) -> Tensor:
         return self.low.isfinite() & self.high.isfinite()

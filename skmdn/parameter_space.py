@@ -48,6 +48,29 @@ class ParameterSpace:
     differentiable: bool
 
     @classmethod
+    def of(cls, prior: Any, potential: Any, add_prior: bool) -> "ParameterSpace":
+        """Understand a prior, or that of a potential.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or one without a density where that is wanted.
+        """
+        if prior is None:
+            prior = getattr(potential, "prior", None)
+        if prior is None:
+            raise ValueError(
+                "prior=None and the potential has none: the search has to begin "
+                "somewhere, for example prior=[(-1, 1), scipy.stats.norm(0, 10)]."
+            )
+        space = cls.parse(prior)
+        if add_prior and not space.exact and space.log_prob is None:
+            raise ValueError(
+                "add_prior=True needs a prior with a density; a half-line has none."
+            )
+        return space
+
+    @classmethod
     def parse(cls, prior: Any) -> "ParameterSpace":
         """Understand a prior.
 

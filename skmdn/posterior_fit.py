@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from .bridge import generator_from, to_numpy
-from .covering import Covering, LinkedNormals, Normals, Settings, Target, cover
-from .covering.descent import Parameters, descend
-from .covering.judging import judged
-from .covering.objectives import Objective
+from .covering import Covering, LinkedNormals, Settings, Target, cover
+from .covering.flowing import Flowed
+from .covering.linked import LinkedFlow
+from .covering.minimise import Record
+from .covering.normals import log_normal
 from .covering.pareto import pareto_smoothed
 from .covering.quality import Coverage, Quality, coverage, fresh_draws, measure
 from .covering.summits import summits
 from .parameter_space import ParameterSpace
 from .posterior_density import PosteriorDensity
-from .potentials import Potential, answer_together, takes_many_observations
+from .potentials import OnDevice, Potential, answer_together, takes_many_observations
 from .side_by_side import run_side_by_side
+from .variational_family import Descent, Fitted, Start
 
 __all__ = ["Descent", "PosteriorFit", "Problem", "in_company", "of_each"]
 
@@ -55,12 +57,18 @@ class Problem:
         What follows the points.
     add_prior : bool
         Whether the potential is a likelihood.
+    device : str, default="cpu"
+        Where tensors that the potential is given are.
+    max_points : int, optional
+        The most points that it is given at a time.
     """
 
     function: Callable[..., Any]
     space: ParameterSpace
     observation: np.ndarray | None
     add_prior: bool
+    device: str = "cpu"
+    max_points: int | None = None
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a stream of the seed that depends on the observation as well."""
@@ -79,9 +87,7 @@ class Problem:
         """
         space = self.space
         middle = torch.zeros(2, space.n_features, dtype=torch.float64)
-        potential = Potential(
-            self.function, self.observation, space.coordinates.forward(middle)
-        )
+        potential = self._potential(space.coordinates.forward(middle))
         relative = self.add_prior and space.exact
         log_prior = space.log_prob if self.add_prior and not relative else None
 
@@ -100,106 +106,34 @@ class Problem:
             n_evals=potential.n_probed if counted else 0,
         )
 
+    def log_potential(self, theta: Tensor) -> Tensor:
+        """Return what is approximated, at points; -inf outside of the prior's support.
 
-@dataclass(frozen=True)
-class Descent:
-    """What follows the covering start.
-
-    Parameters
-    ----------
-    q : {"mixture", "gaussian", "gaussian_diag"}
-        The family.
-    objective : Objective or None
-        What is minimised; None lets the start and a descent of rKL compete, and is
-        the start itself for a mixture.
-    n_particles, max_iter : int
-        Draws in a step; steps.
-    learning_rate, clip_norm : float
-        Of Adam.
-    """
-
-    q: str
-    objective: Objective | None
-    n_particles: int
-    max_iter: int
-    learning_rate: float
-    clip_norm: float
-
-    @classmethod
-    def from_params(
-        cls,
-        q: str,
-        vi_method: str,
-        n_particles: int,
-        max_iter: int,
-        learning_rate_init: float,
-        max_grad_norm: float,
-        **params: Any,
-    ) -> "Descent":
-        """Read the estimator's parameters.
-
-        Raises
-        ------
-        ValueError
-            If two of them contradict each other.
+        Gradients flow through it where they do through the potential.
         """
-        names = ("alpha_order", "n_importance", "stick_the_landing", "dreg")
-        options = {name: params[name] for name in (*names, "weight_transform")}
-        if options["dreg"] and q == "mixture" and vi_method in ("IW", "alpha"):
-            raise ValueError(
-                "dreg=True is for a q of one component: draws of a mixture come from "
-                "all its components together. Use q='gaussian', or dreg=False."
-            )
-        objective = None if vi_method == "auto" else Objective(vi_method, **options)
-        return cls(
-            q, objective, n_particles, max_iter, learning_rate_init, max_grad_norm
-        )
+        space = self.space
+        inside = space.coordinates.contains(theta.detach())
+        result = theta.new_full((len(theta),), -torch.inf)
+        points = theta[inside]
+        if not len(points):
+            return result
+        values = self._potential(points[:2].detach())(points)
+        if self.add_prior and space.log_prob is not None:
+            values = values + space.log_prob(points)
+        elif self.add_prior:
+            u = space.coordinates.inverse(points)
+            values = values + log_normal(u) - space.coordinates.log_jacobian(u)
+        return result.index_put((inside.nonzero().squeeze(1),), values)
 
     @property
-    def n_evals(self) -> int:
-        """What it may take."""
-        if self.q == "mixture" and self.objective is None:
-            return 0
-        return self.n_particles * self.max_iter
+    def on_device(self) -> Callable[..., Any]:
+        """The user's potential, where its tensors should be."""
+        if self.device == "cpu":
+            return self.function
+        return OnDevice(self.function, self.device)
 
-    def run(
-        self,
-        target: Target,
-        normals: Normals,
-        max_evals: int,
-        n_judged: int,
-        generator: torch.Generator,
-    ) -> Normals:
-        """Return the fitted member of the family."""
-        if self.q == "mixture" and self.objective is None:
-            return normals
-        diagonal = self.q == "gaussian_diag"
-        start = normals if self.q == "mixture" else normals.moment_matched(diagonal)
-        objective = self.objective
-        if objective is None:
-            if not target.differentiable:
-                return start
-            objective = Objective("rKL", stick_the_landing=True)
-        if objective.needs_gradient and not target.differentiable:
-            raise ValueError(
-                f"vi_method={objective.method!r} needs a potential through which "
-                "gradients flow, from tensors to a tensor; 'fKL' and 'auto' do not."
-            )
-        moved, losses = descend(
-            target,
-            objective,
-            Parameters(start, diagonal),
-            n_particles=self.n_particles,
-            max_iter=min(self.max_iter, max_evals // self.n_particles),
-            learning_rate=self.learning_rate,
-            clip_norm=self.clip_norm,
-            generator=generator,
-        )
-        if not np.isfinite(losses).any():
-            return start
-        if self.objective is not None:
-            return moved
-        return judged(target, [start, moved], n_judged, generator)[0]
+    def _potential(self, probe: Tensor) -> Potential:
+        return Potential(self.on_device, self.observation, probe, self.max_points)
 
 
 @dataclass
@@ -218,6 +152,10 @@ class PosteriorFit:
         Evaluations of the potential, later ones included.
     frugal : bool
         Whether there were few in the fit.
+    flow : Flowed or None
+        What stands in the place of the mixture.
+    records : list of Record
+        How the descents went.
     """
 
     problem: Problem
@@ -225,6 +163,8 @@ class PosteriorFit:
     report: dict[str, Any]
     n_evals: int
     frugal: bool = False
+    flow: Flowed | None = None
+    records: list[Record] = field(default_factory=list, repr=False)
     _modes: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
@@ -237,6 +177,7 @@ class PosteriorFit:
         max_components: int | None,
         effort: int,
         generator: torch.Generator,
+        start: Start | None = None,
     ) -> "PosteriorFit":
         """Cover the target, descend, report; twice the effort has twice as much."""
         most = effort * max_evals
@@ -248,32 +189,50 @@ class PosteriorFit:
             effort=effort,
         ).within(most)
         n_later = settings.n_judged + settings.n_reported
-        n_descent = min(descent.n_evals, target.max_evals // 2 - n_later)
+        n_descent = min(descent.n_evals, target.max_evals // 3 - n_later)
         reserve = n_descent + n_later if n_descent else 0
         target.max_evals -= reserve
-        covering = cover(target, settings, generator)
+        earlier = start.normals if start is not None else None
+        covering = cover(target, settings, generator, earlier)
         target.max_evals += reserve
+        flow, records = None, []
         if n_descent:
-            normals = descent.run(
-                target, covering.normals, n_descent, settings.n_judged, generator
+            fitted, records = descent.run(
+                target,
+                covering.normals,
+                n_descent,
+                settings.n_judged,
+                generator,
+                start,
             )
-            u, log_p = fresh_draws(target, normals, settings.n_reported, generator)
+            u, log_p = fresh_draws(target, fitted, settings.n_reported, generator)
             covering = replace(
                 covering,
-                normals=normals,
-                quality=measure(normals, u, log_p),
-                coverage=coverage(normals, u, log_p, covering.batches),
+                quality=measure(fitted, u, log_p),
+                coverage=coverage(fitted, u, log_p, covering.batches),
             )
+            if isinstance(fitted, Flowed):
+                flow = fitted
+            else:
+                covering = replace(covering, normals=fitted)
         frugal = max_evals < _FRUGAL
         report = _report(
             covering.quality, covering.coverage, covering.power, target, frugal
         )
-        return cls(problem, covering, report, target.n_evals, frugal)
+        return cls(problem, covering, report, target.n_evals, frugal, flow, records)
 
     @property
-    def linked(self) -> LinkedNormals:
-        """The mixture behind the links."""
-        return LinkedNormals(self.problem.space.coordinates, self.covering.normals)
+    def fitted(self) -> Fitted:
+        """The density in the coordinates."""
+        return self.covering.normals if self.flow is None else self.flow
+
+    @property
+    def linked(self) -> LinkedNormals | LinkedFlow:
+        """The same behind the links."""
+        coordinates, normals = self.problem.space.coordinates, self.covering.normals
+        if self.flow is None:
+            return LinkedNormals(coordinates, normals)
+        return LinkedFlow(coordinates, self.flow, normals)
 
     @property
     def density(self) -> PosteriorDensity:
@@ -283,11 +242,10 @@ class PosteriorFit:
     def evaluate(self, n_samples: int, generator: torch.Generator) -> dict[str, Any]:
         """Renew the report with fresh draws."""
         target = self.problem.target(n_samples)
-        normals = self.covering.normals
-        u, log_p = fresh_draws(target, normals, n_samples, generator)
+        u, log_p = fresh_draws(target, self.fitted, n_samples, generator)
         self.n_evals += n_samples
-        quality = measure(normals, u, log_p)
-        check = coverage(normals, u, log_p, self.covering.batches)
+        quality = measure(self.fitted, u, log_p)
+        check = coverage(self.fitted, u, log_p, self.covering.batches)
         power = self.covering.power
         self.report = _report(quality, check, power, target, self.frugal)
         return self.report
@@ -295,17 +253,17 @@ class PosteriorFit:
     def draw(
         self, n_samples: int, method: str, generator: torch.Generator
     ) -> np.ndarray:
-        """Return draws of the mixture, or resampled ones.
+        """Return draws of q, or resampled ones.
 
         None comes twice as long as enough of them have weight.
         """
         if method == "q":
             return to_numpy(self.linked.draw(n_samples, generator))
         n_draws = _OVERSAMPLING * n_samples
-        normals, target = self.covering.normals, self.problem.target(n_draws)
-        u, log_p = fresh_draws(target, normals, n_draws, generator)
+        target = self.problem.target(n_draws)
+        u, log_p = fresh_draws(target, self.fitted, n_draws, generator)
         self.n_evals += n_draws
-        log_w = log_p - normals.log_prob(u)
+        log_w = log_p - self.fitted.log_prob(u)
         if method == "psir":
             log_w, _ = pareto_smoothed(log_w)
         weights = torch.softmax(log_w, 0)
@@ -339,7 +297,7 @@ def in_company(problems: Sequence[Problem]) -> tuple[bool, int]:
     noise = torch.empty(8, space.n_features, dtype=torch.float64)
     probe = space.coordinates.forward(noise.normal_(generator=generator_from(0)))
     pair = np.stack([rows[0], others[0]])
-    return takes_many_observations(problems[0].function, pair, probe)
+    return takes_many_observations(problems[0].on_device, pair, probe)
 
 
 def of_each(tasks: Sequence[Callable[[], Any]], together: bool) -> list[Any]:

@@ -12,6 +12,7 @@ from .bridge import to_numpy, to_tensor
 from .side_by_side import asker
 
 __all__ = [
+    "OnDevice",
     "Potential",
     "answer_together",
     "takes_many_observations",
@@ -37,6 +38,28 @@ def takes_observation(potential: Callable[..., Any]) -> bool:
     return any(p.default is kinds.empty or p.name == "x" for p in second)
 
 
+class OnDevice:
+    """A function that gets its tensors on a device; its answer comes back to the CPU.
+
+    Parameters
+    ----------
+    function : callable
+        The user's.
+    device : str
+        Where its tensors are.
+    """
+
+    def __init__(self, function: Callable[..., Any], device: str) -> None:
+        self.function = function
+        self.device = device
+
+    def __call__(self, *args: Any) -> Any:
+        """Return the answer of the function."""
+        moved = [a.to(self.device) if isinstance(a, Tensor) else a for a in args]
+        answer = self.function(*moved)
+        return answer.cpu() if isinstance(answer, Tensor) else answer
+
+
 class Potential:
     """A log density of points, as a function of tensors.
 
@@ -52,6 +75,8 @@ class Potential:
         What follows the points.
     probe : Tensor of shape (n_points, n_features)
         Points to ask it about.
+    max_points : int, optional
+        The most points that it is given at a time.
 
     Attributes
     ----------
@@ -71,8 +96,10 @@ class Potential:
         function: Callable[..., Any],
         observation: np.ndarray | None,
         probe: Tensor,
+        max_points: int | None = None,
     ) -> None:
         self.function = function
+        self.max_points = max_points
         self.observation = observation
         self.differentiable = False
         self.n_probed = 0
@@ -112,10 +139,19 @@ class Potential:
         """Return the log densities of points, asked for with those of other rows."""
         ask = asker()
         if ask is None:
-            return self._checked(self._ask(theta, self.observation), len(theta))
+            parts = [self._answer(part, self.observation) for part in self._cut(theta)]
+            return torch.cat(parts)
         wanted = theta.requires_grad and torch.is_grad_enabled()
         values, slopes = ask(_Question(self, theta.detach(), wanted))
         return values if slopes is None else _Known.apply(theta, values, slopes)
+
+    def _cut(self, rows: Any) -> list[Any]:
+        """Return the rows in parts that it may be given."""
+        size = self.max_points or max(len(rows), 1)
+        return [rows[i : i + size] for i in range(0, max(len(rows), 1), size)]
+
+    def _answer(self, theta: Tensor, x: np.ndarray | None) -> Tensor:
+        return self._checked(self._ask(theta, x), len(theta))
 
     def _ask(self, theta: Tensor, x: np.ndarray | None) -> Any:
         if self.way == "array":
@@ -143,7 +179,8 @@ class Potential:
 
     def of_rows(self, theta: Tensor, x: np.ndarray) -> Tensor:
         """Return the log densities of points, each under an observation of its own."""
-        return self._checked(self._ask(theta, x), len(theta))
+        pairs = zip(self._cut(theta), self._cut(x), strict=True)
+        return torch.cat([self._answer(*pair) for pair in pairs])
 
 
 _WAYS = {

@@ -1,29 +1,32 @@
 """VariationalPosterior: a mixture for an unnormalised density, and how good it is."""
 
+import sys
 import warnings
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._sklearn import Interval, StrOptions, _fit_context
-from .base import TorchEstimator, unchanged_on_error
+from ._sklearn import HasMethods, Interval, StrOptions, _fit_context
+from .base import resolve_device, unchanged_on_error
 from .bridge import generator_from
 from .covering.objectives import METHODS
+from .flows import FLOWS
 from .parameter_space import ParameterSpace
 from .posterior_fit import Descent, PosteriorFit, Problem, in_company, of_each
+from .posterior_queries import PosteriorQueries
 from .potentials import takes_observation
+from .variational_family import NORMALS, Start
 
 __all__ = ["VariationalPosterior"]
 
 _FEWEST_EVALS = 5_000
 
 
-class VariationalPosterior(DensityMixin, TorchEstimator):
+class VariationalPosterior(PosteriorQueries):
     r"""A mixture of normals fitted to an unnormalised log density.
 
     .. math:: q(\theta) = \sum_k w_k \, \mathcal{N}(u(\theta) \mid \mu_k, \Sigma_k)
@@ -49,17 +52,24 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         entry per parameter, each a frozen distribution of scipy or a pair
         ``(low, high)``; or ``scipy.stats.multivariate_normal``; or a distribution of
         torch. By default the potential's attribute ``prior``.
-    q : {"mixture", "gaussian", "gaussian_diag"}, default="mixture"
-        The family: a mixture of normals; one normal; one with independent
-        coordinates.
+    q : str, callable or fitted density, default="mixture"
+        The family: "mixture" of normals; "gaussian", one normal; "gaussian_diag", one
+        with independent coordinates; or a flow of zuko over the mixture, "maf", "nsf",
+        "naf", "unaf", "nice", "sospf" or "gf" (the extra ``flows``). A callable is a
+        factory: ``q(n_parameters)`` returns a ``torch.nn.Module`` whose call returns a
+        distribution of torch over vectors with ``rsample`` and ``log_prob``. A fitted
+        VariationalPosterior gives its family and where the fit starts; another density
+        with ``sample``, such as ``posterior_`` or a
+        :class:`skmdn.mixture.Mixture`, gives a mixture its start.
     n_components : int or "auto", default="auto"
         The largest number of components. "auto" is 100, or 30 in a frugal fit. Also
-        for a single normal a mixture comes first, from which it starts.
+        for a single normal or a flow a mixture comes first, from which it starts.
     vi_method : {"auto", "rKL", "fKL", "IW", "alpha"}, default="auto"
         What is minimised. "auto" judges candidates from both sides, by KL(q || p) and
-        KL(p || q). The others follow it by a stochastic descent: on the reverse or
-        forward divergence, the importance-weighted bound, or Renyi's. All but "auto"
-        and "fKL" need gradients of the potential.
+        KL(p || q); those of a flow are where it starts, a fit to weighted draws, and a
+        descent of "rKL" from there. The others follow it by a stochastic descent: on
+        the reverse or forward divergence, the importance-weighted bound, or Renyi's.
+        All but "auto" and "fKL" need gradients of the potential.
     alpha_order : float, default=0.5
         The order of Renyi's bound; 1 is the evidence lower bound.
     n_particles : int, default=256
@@ -70,16 +80,35 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         Whether the parameters of log q are held fixed in gradients, which is unbiased
         for "rKL" only.
     dreg : bool, default=False
-        Whether gradients of "IW" and "alpha" are doubly reparametrised; not for a
-        mixture.
+        Whether gradients of "IW" and "alpha" are doubly reparametrised; not for
+        ``q="mixture"``.
     weight_transform : callable, default=None
         Applied to the normalised weights of "fKL", a tensor.
+    n_transforms : int, default=3
+        Transforms of a flow, one after the other.
+    hidden_layer_sizes : sequence of int, default=(50, 50)
+        The networks of a flow's transforms.
     max_iter : int, default=300
-        Steps of the descent.
-    learning_rate_init : float, default=0.03
-        Its first rate, in standard deviations of the start.
+        Steps of a descent.
+    learning_rate_init : float or "auto", default="auto"
+        Its first rate: for normals, 0.03, in standard deviations of the start; for the
+        weights of flows 0.005. After a loss that is not finite the last good state is
+        restored and the rate halved.
     max_grad_norm : float, default=10.0
         Longer gradients are shortened.
+    tol : float, default=1e-4
+        When the mean loss of ``n_iter_no_change`` steps has not fallen by more than
+        this, or not by more than its noise, the rate falls to 0 within as many steps.
+        0 takes all steps.
+    n_iter_no_change : int, default=50
+        See ``tol``.
+    warm_start : bool, default=False
+        Whether another call of fit starts from the last one.
+    device : str, default="cpu"
+        Where the potential gets its tensors. What is fitted is small and stays on the
+        CPU.
+    max_batch_size : int, default=None
+        The most points that the potential is given at a time.
     add_prior : bool, default=False
         Whether the potential is a log likelihood, to which the log density of the
         prior has to be added.
@@ -89,18 +118,22 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
     max_potential_evals : int, default=400000
         How many points the potential may be asked for in a fit, for each row of X.
         Below 50 000 the fit is frugal: it draws less, and may miss more.
+    verbose : int, default=0
+        Whether the losses of descents are printed: some of them, or from 2 on all.
     random_state : int, RandomState instance or None, default=None
-        The seed of all draws.
+        The seed of all draws and of a flow's weights.
 
     Attributes
     ----------
     posterior_ : PosteriorDensity
-        The fitted density, with moments, marginals and conditionals; with several
+        The fitted density, of a mixture with marginals and conditionals; with several
         rows of X that of the first.
     posteriors_ : list of PosteriorDensity
         One for each row of X.
     report_ : Bunch
         What :meth:`evaluate` returns; of the first row.
+    losses_ : list of list of float
+        The losses of each descent, of the first row.
     log_evidence_ : float or ndarray of shape (n_rows,)
         The logarithm of the integral of the target.
     n_features_in_ : int
@@ -132,7 +165,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "q": [StrOptions({"mixture", "gaussian", "gaussian_diag"})],
+        "q": [StrOptions({*NORMALS, *FLOWS}), callable, HasMethods("sample")],
         "vi_method": [StrOptions({"auto", *METHODS})],
         "alpha_order": [Interval(Real, 0, None, closed="left")],
         "n_particles": [Interval(Integral, 1, None, closed="left")],
@@ -141,8 +174,19 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         "dreg": ["boolean"],
         "weight_transform": [callable, None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "learning_rate_init": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+        ],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 2, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str],
+        "max_batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "verbose": ["verbose"],
         "add_prior": ["boolean"],
         "quality_control": [StrOptions({"warn", "retry", "off"})],
         "max_potential_evals": [Interval(Integral, _FEWEST_EVALS, None, closed="left")],
@@ -163,12 +207,20 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         stick_the_landing=False,
         dreg=False,
         weight_transform=None,
+        n_transforms=3,
+        hidden_layer_sizes=(50, 50),
         max_iter=300,
-        learning_rate_init=0.03,
+        learning_rate_init="auto",
         max_grad_norm=10.0,
+        tol=1e-4,
+        n_iter_no_change=50,
+        warm_start=False,
+        device="cpu",
+        max_batch_size=None,
         add_prior=False,
         quality_control="warn",
         max_potential_evals=400_000,
+        verbose=0,
         random_state=None,
     ):
         self.potential = potential
@@ -182,12 +234,20 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         self.stick_the_landing = stick_the_landing
         self.dreg = dreg
         self.weight_transform = weight_transform
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.max_iter = max_iter
         self.learning_rate_init = learning_rate_init
         self.max_grad_norm = max_grad_norm
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.device = device
+        self.max_batch_size = max_batch_size
         self.add_prior = add_prior
         self.quality_control = quality_control
         self.max_potential_evals = max_potential_evals
+        self.verbose = verbose
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -213,23 +273,34 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             If the potential fails, or is finite nowhere among the prior's draws.
         """
         with unchanged_on_error(self):
-            descent = Descent.from_params(**self.get_params())
+            q, earlier = self._family()
+            params = dict(self.get_params(deep=False), q=q, report=self._reporter())
+            descent = Descent.from_params(**params)
             observations = self._observations(X)
-            space = self._parse_prior()
+            space = ParameterSpace.of(self.prior, self.potential, self.add_prior)
+            places = resolve_device(self.device), self.max_batch_size
             problems = [
-                Problem(self.potential, space, x, self.add_prior) for x in observations
+                Problem(self.potential, space, x, self.add_prior, *places)
+                for x in observations
             ]
             seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             self._together, n_evals = in_company(problems)
             tasks = [
-                partial(self._fit_row, problem, descent, problem.generator(seed))
-                for problem in problems
+                partial(
+                    self._fit_row,
+                    problem,
+                    descent,
+                    problem.generator(seed),
+                    earlier[i % len(earlier)],
+                )
+                for i, problem in enumerate(problems)
             ]
             self._fits = of_each(tasks, self._together)
             self._fits[0].n_evals += n_evals
             self.posteriors_ = [fit.density for fit in self._fits]
             self.posterior_ = self.posteriors_[0]
             self.report_ = Bunch(**self._fits[0].report)
+            self.losses_ = [record.losses for record in self._fits[0].records]
             evidence = np.array([fit.report["log_evidence"] for fit in self._fits])
             self.log_evidence_ = evidence if len(evidence) > 1 else float(evidence[0])
         self._warn()
@@ -278,96 +349,6 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         ]
         return self._joined(of_each(tasks, self._together), X)
 
-    def score_samples(self, theta, X=None):
-        """Return the log density of parameters under the mixture.
-
-        Parameters
-        ----------
-        theta : array-like of shape (n_points, n_parameters)
-            Points.
-        X : array-like of shape (n_rows, n_features), default=None
-            Rows that fit was given; by default all of them.
-
-        Returns
-        -------
-        log_prob : ndarray of shape (n_points,) or (n_rows, n_points)
-            In nats; -inf outside of the prior's support.
-        """
-        check_is_fitted(self)
-        theta = self._checked_theta(theta)
-        return self._joined([f.density.log_prob(theta) for f in self._chosen(X)], X)
-
-    def score(self, theta, y=None):
-        """Return the mean log density of parameters under the mixture.
-
-        Parameters
-        ----------
-        theta : array-like of shape (n_points, n_parameters)
-            Points.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        score : float
-            In nats per point; higher is better.
-        """
-        return float(np.mean(self.score_samples(theta)))
-
-    def predict(self, X=None, return_std=False):
-        """Return the posterior mean.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features), default=None
-            Rows that fit was given; by default all of them.
-        return_std : bool, default=False
-            Whether to return standard deviations as well.
-
-        Returns
-        -------
-        mean : ndarray of shape (n_parameters,) or (n_rows, n_parameters)
-            Under the mixture.
-        std : ndarray, shaped like mean
-            Only if ``return_std``.
-        """
-        check_is_fitted(self)
-        chosen = self._chosen(X)
-        mean = self._joined([fit.density.mean() for fit in chosen], X)
-        if not return_std:
-            return mean
-        stds = [np.sqrt(np.diag(fit.density.cov())) for fit in chosen]
-        return mean, self._joined(stds, X)
-
-    def map(self, X=None, return_all=False):
-        """Return where the target itself is highest.
-
-        Climbs begin at draws and components of the mixture; they follow the density of
-        the parameters, without the Jacobian of the links. The answer is kept.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features), default=None
-            Rows that fit was given; by default all of them.
-        return_all : bool, default=False
-            Whether to return all modes that were found, with their heights.
-
-        Returns
-        -------
-        modes : ndarray of shape (n_parameters,), or (n_modes, n_parameters)
-            The highest first; with several rows a list of these if ``return_all``.
-        log_density : ndarray of shape (n_modes,)
-            What the target is there; only if ``return_all``.
-        """
-        check_is_fitted(self)
-        tasks = [fit.modes for fit in self._chosen(X)]
-        found = of_each(tasks, self._together)
-        if not return_all:
-            return self._joined([modes[0] for modes, _ in found], X)
-        if len(found) == 1:
-            return found[0]
-        return [modes for modes, _ in found], [heights for _, heights in found]
-
     def evaluate(self, n_samples=10_000, X=None, *, random_state=None):
         """Judge the mixture by fresh draws, and keep the report.
 
@@ -415,24 +396,38 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         X = validate_data(self, X, dtype=np.float64)
         return list(X) if wanted else [None]
 
-    def _parse_prior(self):
-        prior = self.prior
-        if prior is None:
-            prior = getattr(self.potential, "prior", None)
-        if prior is None:
-            raise ValueError(
-                "prior=None and the potential has none: the search has to begin "
-                "somewhere, for example prior=[(-1, 1), scipy.stats.norm(0, 10)]."
-            )
-        space = ParameterSpace.parse(prior)
-        if self.add_prior and not space.exact and space.log_prob is None:
-            raise ValueError(
-                "add_prior=True needs a prior with a density; a half-line has none."
-            )
-        return space
+    def _family(self):
+        """Return the name or the factory, and the densities that fits start from."""
+        q, earlier = self.q, None
+        while isinstance(q, VariationalPosterior):
+            check_is_fitted(q)
+            earlier = earlier or q.posteriors_
+            q = q.q
+        if not isinstance(q, str) and hasattr(q, "sample"):
+            q, earlier = "mixture", earlier or [q]
+        if self.warm_start and hasattr(self, "posteriors_"):
+            earlier = self.posteriors_
+        return q, earlier or [None]
 
-    def _fit_row(self, problem, descent, generator):
+    def _reporter(self):
+        """Return what prints the losses, None if nothing does."""
+        if not self.verbose:
+            return None
+        every = 1 if self.verbose > 1 else max(1, self.max_iter // 20)
+
+        def report(step, loss):
+            if step % every == 0:
+                name = type(self).__name__
+                done = f"step {step}/{self.max_iter}"
+                sys.stdout.write(f"[{name}] {done}  loss {loss:.4f}\n")
+
+        return report
+
+    def _fit_row(self, problem, descent, generator, earlier):
         auto = self.n_components == "auto"
+        start = None
+        if earlier is not None:
+            start = Start.of(earlier, problem.space.coordinates, generator)
 
         def attempt(effort):
             return PosteriorFit.fit(
@@ -442,6 +437,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                 max_components=None if auto else self.n_components,
                 effort=effort,
                 generator=generator,
+                start=start,
             )
 
         first = attempt(1)
@@ -454,6 +450,18 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         return second if keys[1] <= keys[0] else first
 
     def _warn(self):
+        records = [record for fit in self._fits for record in fit.records]
+        n_recoveries = sum(record.n_recoveries for record in records)
+        if n_recoveries:
+            end = any(record.gave_up for record in records)
+            warnings.warn(
+                f"The loss was infinite or NaN {n_recoveries} time(s); each time the "
+                "last good state was restored and the rate halved"
+                f"{', until the descent was given up' if end else ''}. A lower "
+                "learning_rate_init may help.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         if self.quality_control == "off":
             return
         doubtful = [f.report["doubts"] for f in self._fits if f.report["doubts"]]
@@ -465,33 +473,3 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def _chosen(self, X):
-        """Return the fits of rows that fit was given."""
-        if X is None:
-            return self._fits
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        if self._fits[0].problem.observation is None:
-            return self._fits * len(X)
-        chosen = []
-        for row in X:
-            same = [f for f in self._fits if np.array_equal(f.problem.observation, row)]
-            if not same:
-                raise ValueError(
-                    f"This {type(self).__name__} was not fitted to the observation "
-                    f"{row.tolist()}; fit answers for the rows of its X only."
-                )
-            chosen.append(same[0])
-        return chosen
-
-    def _joined(self, parts, X):
-        return parts[0] if X is None and len(self._fits) == 1 else np.stack(parts)
-
-    def _checked_theta(self, theta):
-        theta = check_array(theta, dtype=np.float64, input_name="theta")
-        if theta.shape[1] != self.posterior_.n_features:
-            raise ValueError(
-                f"theta has {theta.shape[1]} columns; the prior has "
-                f"{self.posterior_.n_features} parameters."
-            )
-        return theta

@@ -5,16 +5,20 @@ import math
 import torch
 from torch import Tensor
 
+from .minimise import Record, Steps, minimise
 from .normals import Normals
 from .objectives import Objective
 from .target import Density
 
-__all__ = ["Parameters", "descend", "loss_of"]
+__all__ = [
+    "Parameters",
+    "descend",
+    "log_mixture",
+    "log_target",
+    "loss_of",
+]
 
 _LOG_2PI = math.log(2.0 * math.pi)
-_BETAS = (0.9, 0.99)
-# The share of the steps, at the end, whose parameters are averaged.
-_AVERAGED = 0.25
 
 
 class Parameters:
@@ -58,7 +62,7 @@ class Parameters:
         return Normals(log_weights, means, roots @ triangle)
 
 
-def _log_prob(normals: Normals, u: Tensor) -> Tensor:
+def log_mixture(normals: Normals, u: Tensor) -> Tensor:
     """Return the log density of points ``(..., n_features)``, differentiably."""
     flat = u.reshape(-1, u.shape[-1])
     gaps = (flat - normals.means.unsqueeze(1)).mT
@@ -75,6 +79,14 @@ def _held(normals: Normals) -> Normals:
     )
 
 
+def log_target(target: Density, u: Tensor) -> Tensor:
+    """Return log p of points ``(..., n_features)``, through which gradients flow."""
+    value, slope = target.log_prob_and_gradient(u.detach().reshape(-1, u.shape[-1]))
+    # The same value, and the gradient with respect to u.
+    moved = (u - u.detach()) * slope.reshape(u.shape)
+    return value.reshape(u.shape[:-1]) + moved.sum(-1)
+
+
 def loss_of(
     target: Density, objective: Objective, normals: Normals, noise: Tensor
 ) -> Tensor:
@@ -84,13 +96,10 @@ def loss_of(
     if not objective.needs_gradient:
         log_p = target.log_prob(flat).reshape(u.shape[:-1])
         u, shares = u.detach(), normals.log_weights.detach()
-        return objective.loss(log_p, _log_prob(normals, u), shares)
-    value, slope = target.log_prob_and_gradient(flat)
-    # The same value, and the gradient with respect to u.
-    moved = (u - u.detach()) * slope.reshape(u.shape)
-    log_p = value.reshape(u.shape[:-1]) + moved.sum(-1)
+        return objective.loss(log_p, log_mixture(normals, u), shares)
+    log_p = log_target(target, u)
     density = _held(normals) if objective.holds_density else normals
-    return objective.loss(log_p, _log_prob(density, u), normals.log_weights)
+    return objective.loss(log_p, log_mixture(density, u), normals.log_weights)
 
 
 def descend(
@@ -99,12 +108,10 @@ def descend(
     parameters: Parameters,
     *,
     n_particles: int,
-    max_iter: int,
-    learning_rate: float,
-    clip_norm: float,
+    steps: Steps,
     generator: torch.Generator,
-) -> tuple[Normals, list[float]]:
-    """Minimise by Adam with a rate that falls to 0; the last iterates are averaged.
+) -> tuple[Normals, Record]:
+    """Minimise an objective from where the parameters start.
 
     Parameters
     ----------
@@ -116,12 +123,8 @@ def descend(
         Where it starts.
     n_particles : int
         Draws in a step, of all components together.
-    max_iter : int
-        Steps.
-    learning_rate : float
-        The largest step of a number, in standard deviations.
-    clip_norm : float
-        Longer gradients are shortened to this.
+    steps : Steps
+        How many there may be; the rate is in standard deviations of the start.
     generator : torch.Generator
         For the draws.
 
@@ -129,37 +132,19 @@ def descend(
     -------
     normals : Normals
         The mixture.
-    losses : list of float
-        One for every step; NaN for a step that was left out.
+    record : Record
+        How the descent went.
     """
     n_components, n_features = parameters.start.means.shape
-    n_each = max(1, n_particles // n_components)
-    if objective.method == "IW":
-        n_groups = max(1, n_each // objective.n_importance)
-        n_each = n_groups * objective.n_importance
-    values, losses = parameters.values, []
-    first, second = torch.zeros_like(values), torch.zeros_like(values)
-    average, n_averaged = torch.zeros_like(values), 0
-    max_iter = min(max_iter, target.left // (n_each * n_components))
-    for step in range(max_iter):
+    n_each = objective.whole_groups(n_particles // n_components)
+    values = parameters.values
+
+    def loss() -> Tensor:
         noise = values.new_empty((n_each, n_components, n_features))
         noise.normal_(generator=generator)
-        loss = loss_of(target, objective, parameters.normals(values), noise)
-        (gradient,) = torch.autograd.grad(loss, values)
-        # A step that is not finite is not taken.
-        if bool(loss.isfinite() & gradient.isfinite().all()):
-            losses.append(float(loss.detach()))
-            norm = float(gradient.norm())
-            gradient = gradient * min(1.0, clip_norm / max(norm, 1e-300))
-            first.lerp_(gradient, 1.0 - _BETAS[0])
-            second.lerp_(gradient.square(), 1.0 - _BETAS[1])
-            rate = 0.5 * learning_rate * (1.0 + math.cos(math.pi * step / max_iter))
-            unbiased = first / (1.0 - _BETAS[0] ** len(losses))
-            scale = (second / (1.0 - _BETAS[1] ** len(losses))).sqrt() + 1e-8
-            values = (values - rate * unbiased / scale).detach().requires_grad_()
-        else:
-            losses.append(math.nan)
-        if step >= (1.0 - _AVERAGED) * max_iter:
-            average, n_averaged = average + values.detach(), n_averaged + 1
+        return loss_of(target, objective, parameters.normals(values), noise)
+
+    steps = steps.within(target.left // (n_each * n_components))
+    record = minimise(loss, [values], steps)
     with torch.no_grad():
-        return parameters.normals(average / max(n_averaged, 1)), losses
+        return parameters.normals(values), record

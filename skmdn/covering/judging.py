@@ -1,6 +1,8 @@
 """Candidates judged on one shared sample."""
 
 import math
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,23 @@ __all__ = ["TRUNCATION", "divergence", "judged", "reweighted"]
 _EM_STEPS = 10
 # Draws with p < Z q exp(-10) are cut off before a reverse divergence is taken.
 TRUNCATION = 10.0
+
+
+class Scored(Protocol):
+    """What is judged: a density in the coordinates."""
+
+    def log_prob(self, u: Tensor, phi: Tensor | None = None) -> Tensor:
+        """Return log densities of points, whose features may be known."""
+
+
+class Drawn(Scored, Protocol):
+    """What draws come from."""
+
+    def draw(self, n_draws: int, generator: torch.Generator) -> Tensor:
+        """Return points."""
+
+
+Candidate = TypeVar("Candidate", bound=Scored)
 
 
 def divergence(log_w: Tensor, log_ratio: Tensor) -> float:
@@ -47,21 +66,24 @@ def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:
 
 def judged(
     target: Density,
-    candidates: list[Normals],
+    candidates: Sequence[Candidate],
     n_draws: int,
     generator: torch.Generator,
-) -> tuple[Normals, list[float]]:
+    proposals: Sequence[Drawn] | None = None,
+) -> tuple[Candidate, list[float]]:
     """Return the best candidate, and the scores of all (smaller is better).
 
-    All are judged on the same draws, an equal share from each, with the mixture of
-    all proposals in the denominators.
+    All are judged on the same draws, an equal share from each proposal, with the
+    mixture of all of them in the denominators. Those of mixtures are they themselves,
+    a third of them widened.
     """
-    proposals = [Proposal(q, share=1.0 / 3.0) for q in candidates]
-    n_each = min(n_draws, target.left) // len(candidates)
+    if proposals is None:
+        proposals = [Proposal(q, share=1.0 / 3.0) for q in candidates]  # type: ignore[arg-type]
+    n_each = min(n_draws, target.left) // len(proposals)
     u = torch.cat([q.draw(n_each, generator) for q in proposals])
     phi, log_p = features(u), target.log_prob(u)
     logs = torch.stack([q.log_prob(u, phi) for q in proposals])
-    log_mix = torch.logsumexp(logs, 0) - math.log(len(candidates))
+    log_mix = torch.logsumexp(logs, 0) - math.log(len(proposals))
     log_w = log_p - log_mix
     if not bool(log_w.isfinite().any()):
         return candidates[0], [math.inf] * len(candidates)
@@ -72,7 +94,7 @@ def judged(
 def _score(log_p: Tensor, log_q: Tensor, log_w: Tensor, log_mix: Tensor) -> float:
     """Return both divergences minus a quarter of the logarithm of the efficiency."""
     log_evidence = log_mean(log_w)
-    ratio = log_p - log_q - log_evidence
+    ratio = (log_p - log_q - log_evidence).masked_fill(log_p == -torch.inf, -torch.inf)
     forward = divergence(log_w, log_p - log_q)
     kept = ratio > -TRUNCATION
     share = normalized(log_q - log_mix)

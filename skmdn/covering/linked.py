@@ -1,11 +1,12 @@
-r"""A mixture of normals seen through links: a density of bounded parameters.
+r"""Mixtures of normals and flows seen through links: densities of bounded parameters.
 
-.. math:: q(\theta) = \sum_k w_k \, \mathcal{N}(u(\theta) \mid \mu_k, \Sigma_k)
-    \left| \frac{\partial u}{\partial \theta} \right|
+.. math:: q(\theta) = q_u(u(\theta))
+    \left| \frac{\partial u}{\partial \theta} \right|, \qquad
+    q_u(u) = \sum_k w_k \, \mathcal{N}(u \mid \mu_k, \Sigma_k)
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -13,16 +14,90 @@ from torch import Tensor
 from skmdn.coordinates import Coordinates
 from skmdn.mixture import Mixture
 
+from .flowing import Flowed
 from .normals import Normals
 
-__all__ = ["LinkedNormals"]
+__all__ = ["LinkedFlow", "LinkedNormals"]
 
 _N_NODES = 48
 _N_NODES_PAIR = 32
+# Draws that are made at a time, and those that moments of a flow are taken from.
+_PART = 2**16
+_MOMENT_DRAWS = 20_000
+
+
+class _Linked:
+    """What needs nothing but draws and densities in the coordinates."""
+
+    coordinates: Coordinates
+
+    @property
+    def inner(self) -> Normals | Flowed:
+        """The density in the coordinates."""
+        raise NotImplementedError
+
+    @property
+    def n_features(self) -> int:
+        """The number of parameters."""
+        return self.coordinates.n_features
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Return the log density of points ``(n_points, n_features)``."""
+        inside = self.coordinates.contains(theta)
+        result = torch.full_like(theta[:, 0], -torch.inf)
+        u = self.coordinates.inverse(theta[inside])
+        result[inside] = self.inner.log_prob(u) - self.coordinates.log_jacobian(u)
+        return result
+
+    def draw(self, n_draws: int, generator: torch.Generator) -> Tensor:
+        """Return points in random order."""
+        theta = self.coordinates.shift.new_empty((n_draws, self.n_features))
+        # In parts, so that little more than the result is in memory.
+        for part in theta.split(_PART):
+            u, _ = self.inner.draw(len(part), generator)
+            order = torch.randperm(len(part), generator=generator)
+            part.copy_(self.coordinates.forward(u[order]))
+        return theta
 
 
 @dataclass(frozen=True)
-class LinkedNormals:
+class LinkedFlow(_Linked):
+    """The distribution of parameters whose coordinates follow a flow.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+        The links.
+    flowed : Flowed
+        The flow.
+    normals : Normals
+        The mixture that it started from.
+    """
+
+    coordinates: Coordinates
+    flowed: Flowed
+    normals: Normals
+
+    @property
+    def inner(self) -> Flowed:
+        """The flow."""
+        return self.flowed
+
+    @cached_property
+    def _draws(self) -> Tensor:
+        return self.draw(_MOMENT_DRAWS, torch.Generator().manual_seed(0))
+
+    def mean(self) -> Tensor:
+        """Return the mean of draws."""
+        return self._draws.mean(0)
+
+    def covariance(self) -> Tensor:
+        """Return the covariance of draws."""
+        return torch.cov(self._draws.mT).reshape(2 * (self.n_features,))
+
+
+@dataclass(frozen=True)
+class LinkedNormals(_Linked):
     """The distribution of parameters whose coordinates follow a mixture of normals.
 
     Parameters
@@ -37,23 +112,9 @@ class LinkedNormals:
     normals: Normals
 
     @property
-    def n_features(self) -> int:
-        """The number of parameters."""
-        return self.normals.n_features
-
-    def log_prob(self, theta: Tensor) -> Tensor:
-        """Return the log density of points ``(n_points, n_features)``."""
-        inside = self.coordinates.contains(theta)
-        result = torch.full_like(theta[:, 0], -torch.inf)
-        u = self.coordinates.inverse(theta[inside])
-        result[inside] = self.normals.log_prob(u) - self.coordinates.log_jacobian(u)
-        return result
-
-    def draw(self, n_draws: int, generator: torch.Generator) -> Tensor:
-        """Return points in random order."""
-        u, _ = self.normals.draw(n_draws, generator)
-        order = torch.randperm(n_draws, generator=generator)
-        return self.coordinates.forward(u[order])
+    def inner(self) -> Normals:
+        """The mixture."""
+        return self.normals
 
     def before_links(self) -> Mixture:
         """Return the mixture of what the links are applied to."""

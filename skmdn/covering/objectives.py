@@ -83,6 +83,11 @@ class Objective:
         """Whether the target's gradient is used."""
         return self.method != "fKL"
 
+    def whole_groups(self, n_draws: int) -> int:
+        """Return how many draws of a component to take, of about as many."""
+        size = self.n_importance if self.method == "IW" else 1
+        return max(1, n_draws // size) * size
+
     def loss(self, log_p: Tensor, log_q: Tensor, log_shares: Tensor) -> Tensor:
         """Return the loss of draws; where p = 0 they are left out of rKL.
 

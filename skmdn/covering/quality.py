@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .flowing import Flowed
 from .judging import TRUNCATION, divergence
 from .normals import Normals, features
-from .pool import Batch, Proposal, effective_size, log_mean, normalized
+from .pool import Batch, effective_size, log_mean, normalized
 from .target import Density
 
 __all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "lost_draws", "measure"]
@@ -85,8 +86,8 @@ class Quality:
     proportionality: float
 
 
-def measure(normals: Normals, u: Tensor, log_p: Tensor) -> Quality:
-    """Report on a mixture by draws of its own."""
+def measure(normals: Normals | Flowed, u: Tensor, log_p: Tensor) -> Quality:
+    """Report on a mixture or a flow by draws of its own."""
     log_q = normals.log_prob(u)
     log_w = log_p - log_q
     size, log_evidence = effective_size(log_w), log_mean(log_w)
@@ -117,21 +118,20 @@ def _proportionality(log_p: Tensor, log_q: Tensor) -> float:
 
 
 def coverage(
-    normals: Normals, u: Tensor, log_p: Tensor, batches: list[Batch]
+    normals: Normals | Flowed, u: Tensor, log_p: Tensor, batches: list[Batch]
 ) -> Coverage:
     """Compare the evidence under q with that under q and all of the annealing.
 
     Parameters
     ----------
-    normals : Normals
-        The mixture q.
+    normals : Normals or Flowed
+        The density q.
     u, log_p : Tensor
         Draws of q and their log densities.
     batches : list of Batch
         Those of the annealing, which saw the whole prior.
     """
-    own_batch = Batch(Proposal(normals, 0.0), u, log_p, features(u))
-    _, heights, log_q, log_w = _defensive(normals, [own_batch, *batches])
+    _, heights, log_q, log_w = _defensive(normals, batches, u, log_p)
     own = log_p - log_q[: len(u)]
     log_evidence = log_mean(log_w)
     far = heights - log_q - log_evidence > _MISSED
@@ -161,18 +161,26 @@ def lost_draws(
 
 
 def _defensive(
-    normals: Normals, batches: list[Batch]
+    normals: Normals | Flowed,
+    batches: list[Batch],
+    own: Tensor | None = None,
+    own_log_p: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return all draws, log p, log q and the weights under the batches' mixture."""
-    u = torch.cat([batch.u for batch in batches])
-    log_p = torch.cat([batch.log_p for batch in batches])
+    """Return all draws, log p, log q and the weights under what they come from.
+
+    Draws of q itself come first.
+    """
+    u = torch.cat([*([] if own is None else [own]), *(b.u for b in batches)])
+    known = [] if own_log_p is None else [own_log_p]
+    log_p = torch.cat([*known, *(b.log_p for b in batches)])
     phi = features(u)
-    logs = [
-        batch.proposal.log_prob(u, phi) + math.log(len(batch) / len(u))
-        for batch in batches
-    ]
+    log_q = normals.log_prob(u, phi)
+    logs = [] if own is None else [log_q + math.log(len(own) / len(u))]
+    for batch in batches:
+        log_share = math.log(len(batch) / len(u))
+        logs.append(batch.proposal.log_prob(u, phi) + log_share)
     log_w = log_p - torch.logsumexp(torch.stack(logs), 0)
-    return u, log_p, normals.log_prob(u, phi), log_w
+    return u, log_p, log_q, log_w
 
 
 def _standard_error(log_w: Tensor) -> float:
@@ -184,7 +192,10 @@ def _standard_error(log_w: Tensor) -> float:
 
 
 def fresh_draws(
-    target: Density, normals: Normals, n_draws: int, generator: torch.Generator
+    target: Density,
+    normals: Normals | Flowed,
+    n_draws: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return independent draws of q and their log densities."""
     u, _ = normals.draw(min(n_draws, target.left), generator)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skmdn.covering.descent import Parameters, descend, loss_of
+from skmdn.covering.minimise import Steps
 from skmdn.covering.normals import Normals
 from skmdn.covering.objectives import Objective
 from tests.covering.densities import line, normal, target_of
@@ -153,17 +154,15 @@ def test_a_constant_changes_no_gradient(method):
 def test_the_descent_finds_a_normal_target():
     target = target_of(lambda theta: normal(theta, [0.7, -0.2], 0.3), line(1.0, 2))
     parameters = Parameters(Normals.standard(2))
-    normals, losses = descend(
+    normals, record = descend(
         target,
         Objective("rKL", stick_the_landing=True),
         parameters,
         n_particles=32,
-        max_iter=300,
-        learning_rate=0.05,
-        clip_norm=10.0,
+        steps=Steps(300, 0.05),
         generator=generator(),
     )
-    assert len(losses) == 300
+    assert len(record.losses) == 300
     torch.testing.assert_close(normals.means[0], tensor([0.7, -0.2]), atol=0.01, rtol=0)
     torch.testing.assert_close(
         normals.covariances[0], 0.09 * torch.eye(2).double(), atol=0.005, rtol=0
