@@ -1,5 +1,7 @@
 """Whether posteriors learned from simulations can be believed."""
 
+from skmdn.exports import to_arviz
+
 from .displays import (
     ContractionDisplay,
     CoverageDisplay,
@@ -37,5 +39,6 @@ __all__ = [
     "simulation_ranks",
     "squared_mmd",
     "tarp_values",
+    "to_arviz",
     "uniformity_test",
 ]
