@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Standardizer
-
-__all__ = ["item_standardizer", "padded_items", "with_padding"]
+__all__ = ["padded_items", "with_padding"]
 
 
 def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
@@ -92,37 +90,6 @@ def with_padding(values: Any, mask: Any, *, name: str = "X") -> np.ndarray:
         )
     values[~mask.astype(bool)] = np.nan
     return values
-
-
-def item_standardizer(
-    items: np.ndarray, weights: np.ndarray | None = None
-) -> Standardizer:
-    """Measure location and scale of each feature over the real items of all rows.
-
-    Parameters
-    ----------
-    items : ndarray of shape (n_samples, n_items, n_features)
-        What :func:`padded_items` returns.
-    weights : ndarray of shape (n_samples,), default=None
-        An item counts as much as its row.
-
-    Returns
-    -------
-    standardizer : Standardizer
-        Its ``transform`` takes items; NaN stays NaN.
-
-    Raises
-    ------
-    ValueError
-        If there is no item at all.
-    """
-    real = ~np.isnan(items[..., 0])
-    if not real.any():
-        raise ValueError("No row has an item.")
-    if weights is None:
-        weights = np.ones(len(items))
-    of_items = np.broadcast_to(np.asarray(weights)[:, None], real.shape)[real]
-    return Standardizer.fit(items[real], of_items)
 
 
 def _is_ragged(X: Any) -> bool:

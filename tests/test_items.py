@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skmdn.items import item_standardizer, padded_items, with_padding
+from skmdn.items import padded_items, with_padding
 
 ROWS = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[7.0, 8.0]], [[9.0, 1.0], [2.0, 3.0]]]
 MASK = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=bool)
@@ -68,21 +68,6 @@ def test_padding_takes_any_axes_behind_the_items():
     np.testing.assert_array_equal(np.isnan(padded).all((2, 3)), ~MASK)
 
 
-def test_features_are_measured_over_real_items():
-    items = expected()
-    standardizer = item_standardizer(items)
-    real = items[MASK]
-    np.testing.assert_allclose(standardizer.mean, real.mean(0))
-    np.testing.assert_allclose(standardizer.scale, real.std(0))
-    standardised = standardizer.transform(items)
-    np.testing.assert_array_equal(np.isnan(standardised), np.isnan(items))
-    np.testing.assert_allclose(standardised[MASK].mean(0), 0.0, atol=1e-12)
-    repeated = item_standardizer(items[[0, 0, 1, 2, 2, 2]])
-    weighted = item_standardizer(items, np.array([2.0, 1.0, 3.0]))
-    np.testing.assert_allclose(weighted.mean, repeated.mean)
-    np.testing.assert_allclose(weighted.scale, repeated.scale)
-
-
 @pytest.mark.parametrize(
     ("X", "mask", "message"),
     [
@@ -103,8 +88,3 @@ def test_wrong_input_is_named(X, mask, message):
     if isinstance(X, np.ndarray) and mask is None:
         with pytest.raises(ValueError, match=r"^x_obs "):
             padded_items(X, name="x_obs")
-
-
-def test_no_items_at_all_cannot_be_measured():
-    with pytest.raises(ValueError, match="No row has an item"):
-        item_standardizer(np.full((2, 3, 1), np.nan))
