@@ -5,8 +5,8 @@ a member's gradient and the copy of its best state are single operations.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,9 @@ class Settings:
         A member's gradient is shortened to this length.
     max_recoveries : int, default=8
         Restarts from the last good state before the loop gives up.
+    averaging : float, default=0.0
+        Where it is positive, what is judged and kept is a running average of the
+        parameters: a step takes this share of it over at most.
     """
 
     max_iter: int
@@ -67,6 +70,7 @@ class Settings:
     tol: float = 0.0
     max_norm: float = 5.0
     max_recoveries: int = 8
+    averaging: float = 0.0
 
     def patience(self) -> int:
         """Return after how many epochs without progress a member has stopped."""
@@ -213,8 +217,11 @@ class Optimizer:
             "count": torch.zeros((), dtype=torch.float32, device=values.device),
         }
         self.one = torch.ones_like(self.state["count"])
+        if settings.averaging:
+            self.state |= {"average": values.clone(), "values": values}
         for name, value in (state or {}).items():
             self.state[name].copy_(value)
+        self.n_before = int(self.state["count"])
 
     def rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -242,6 +249,28 @@ class Optimizer:
         self.n_done += 1
         if self.n_done % _DECAY_EVERY == 0:
             self.settle()
+        if self.settings.averaging:
+            n = self.n_before + self.n_done
+            kept = min(self.settings.averaging, n / (n + 9.0))
+            self.state["average"].lerp_(values, 1.0 - kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the parameters be their running average for a while."""
+        if not self.settings.averaging:
+            yield
+            return
+        own = self.flat.values.clone()
+        self.flat.values.copy_(self.state["average"])
+        yield
+        self.flat.values.copy_(own)
+
+    def left_state(self) -> dict[str, Tensor]:
+        """Return what a later run needs to go on here."""
+        state = dict(self.state)
+        if self.settings.averaging:
+            state["values"] = self.flat.values.clone()
+        return state
 
     def settle(self) -> None:
         """Decay the weights as the last steps owe it: at once, to save time."""
@@ -256,6 +285,8 @@ class Optimizer:
         self.factor *= 0.5
         for name in ("mean", "square"):
             self.state[name][members] = 0.0
+        if self.settings.averaging:
+            self.state["average"][members] = self.flat.values[members]
 
 
 def plain_adam_step(

@@ -101,12 +101,19 @@ class _BestStates:
         Tells what counts as better and how long to wait for it.
     loss : callable
         Returns the members' losses on their held-out rows.
+    optimizer : Optimizer
+        Has the parameters' running average, if that is what counts.
     """
 
     def __init__(
-        self, flat: FlatParameters, settings: Settings, loss: Callable[[], Tensor]
+        self,
+        flat: FlatParameters,
+        settings: Settings,
+        loss: Callable[[], Tensor],
+        optimizer: Optimizer,
     ) -> None:
         self.flat = flat
+        self.optimizer = optimizer
         self.held_out_loss = loss
         self.values = flat.values.clone()
         self.tol = settings.tol
@@ -122,11 +129,12 @@ class _BestStates:
 
         A member that has stopped stays at its best.
         """
-        with torch.no_grad():
-            held_out = self.held_out_loss()
         running = epoch - self.improved < self.patience
-        better = (held_out < self.loss) & running
-        self.values = torch.where(better.unsqueeze(1), self.flat.values, self.values)
+        with torch.no_grad(), self.optimizer.averaged():
+            held_out = self.held_out_loss()
+            better = (held_out < self.loss) & running
+            state = self.flat.values
+            self.values = torch.where(better.unsqueeze(1), state, self.values)
         self.loss = torch.where(better, held_out, self.loss)
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
@@ -282,7 +290,7 @@ class Descent:
         self.best = None
         if held_out_rows.shape[1]:
             judge = partial(held_out_loss, held_out_rows)
-            self.best = _BestStates(self.flat, settings, judge)
+            self.best = _BestStates(self.flat, settings, judge, self.optimizer)
             self.best.judge(0)
         self.good = self.flat.values.clone()
         self.shuffled = self.rows.new_empty(self.rows.shape)
@@ -313,11 +321,13 @@ class Descent:
         history, best = self.history, self.best
         self.optimizer.settle()
         history.max_iter = self.settings.max_iter
+        history.optimizer_state = self.optimizer.left_state()
+        if best is None and self.settings.averaging:
+            self.flat.values.copy_(history.optimizer_state["average"])
         if best is not None:
             self.flat.values.copy_(best.values)
             history.best, history.best_epoch = best.loss, best.improved
             history.gave_up |= not bool(best.loss.isfinite().all())
-        history.optimizer_state = self.optimizer.state
         self.flat.release()
         return history
 
