@@ -152,12 +152,18 @@ class CorrelatedHead(nn.Module):
 
     @torch.no_grad()
     def start(
-        self, line: Tensor, residual: Tensor, generator: torch.Generator | None = None
+        self,
+        intercept: Tensor,
+        line: Tensor,
+        residual: Tensor,
+        generator: torch.Generator | None = None,
     ) -> None:
         """Begin at a linear regression with normal residuals.
 
         Parameters
         ----------
+        intercept : Tensor of shape (n_outputs,)
+            Where the line is at 0.
         line : Tensor of shape (n_outputs, n_summaries)
             Its coefficients.
         residual : Tensor of shape (n_outputs,)
@@ -170,7 +176,8 @@ class CorrelatedHead(nn.Module):
         self.log_unit.copy_((-residual.log()).clamp(low, high).expand_as(self.log_unit))
         n_logits, n_means, *_ = raw_sizes(self.n_components, self.n_outputs)
         mean = self.linear.bias[:, 0, n_logits : n_logits + n_means]
-        mean.view(*self.log_unit.shape).normal_(generator=generator).mul_(residual)
+        around = torch.empty_like(self.log_unit).normal_(generator=generator)
+        mean.copy_((intercept + residual * around).flatten(1))
 
     def raw(self, hidden: Tensor) -> Tensor:
         """Return raw numbers, rows last: ``(n_members, n_raw, n_rows)``."""
