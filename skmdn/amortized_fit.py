@@ -56,6 +56,11 @@ _AVERAGING = 0.995
 _N_WARM_UP = 120
 _MAX_STEPS = 6_000
 _PATIENCE_STEPS = 600
+# Without held-out rows nothing tells when to stop.
+_STEPS_UNJUDGED = 300
+
+# early_stopping="auto": fewer rows cannot spare any.
+_MIN_ROWS_EARLY_STOPPING = 50
 
 _SHAPING = (
     "prior",
@@ -79,6 +84,10 @@ class Simulated:
 
     def __len__(self) -> int:
         return len(self.u)
+
+    def count(self) -> float:
+        """Return how many rows these are worth, weights below 1 counted as 1."""
+        return max(float(self.weights.sum()), float(len(self.weights)))
 
 
 class Features(nn.Module):
@@ -260,22 +269,22 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _line(self, rows):
         """Return intercept, slopes and residual deviations of a ridge regression."""
         n_features = rows.X.shape[1]
-        share = rows.weights / rows.weights.mean()
-        mean = np.average(rows.u, axis=0, weights=share)
+        share = rows.weights / rows.weights.sum()
+        mean = share @ rows.u
         gram, cross = np.zeros((n_features, n_features)), 0.0
         for part in row_chunks(len(rows)):
             x = self._x_scaler.transform(rows.X[part])
             weighted = x.T * share[part]
             gram += weighted @ x
             cross = cross + weighted @ (rows.u[part] - mean)
-        gram += _RIDGE * np.eye(n_features)
+        gram += _RIDGE / rows.count() * np.eye(n_features)
         slopes = np.linalg.solve(gram, cross)
         square = np.zeros(rows.u.shape[1])
         for part in row_chunks(len(rows)):
             x = self._x_scaler.transform(rows.X[part])
             rest = rows.u[part] - mean - x @ slopes
             square += share[part] @ rest**2
-        residual = np.sqrt(np.maximum(square / share.sum(), 1e-12))
+        residual = np.sqrt(np.maximum(square, 1e-12))
         return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
 
     # Training.
@@ -289,7 +298,8 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         if one_pass:
             max_iter = 1
         elif max_iter == "auto":
-            max_iter = math.ceil(_MAX_STEPS / n_steps)
+            most = _MAX_STEPS if self._hold_out(n_rows) else _STEPS_UNJUDGED
+            max_iter = math.ceil(most / n_steps)
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
         return Settings(
@@ -305,7 +315,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _hold_out(self, n_rows):
         stops = self.early_stopping
         if stops == "auto":
-            stops = n_rows >= 50
+            stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
         return self.validation_fraction if stops else 0.0
 
     def _train(self, rows, generator, settings, *, hold_out=0.0, states=()):
@@ -318,11 +328,15 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             y=rows.u,
             metadata={"sample_weight": rows.weights},
         )
+        for network in self.module_.networks:
+            # Nothing is left out where nothing tells when the networks memorise.
+            network.trunk.dropout = self.dropout if hold_out else 0.0
+        single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
         training = EnsembleTraining(
             self.module_,
             partial(
                 PosteriorObjective,
-                **self._tensors(rows),
+                **self._tensors(rows, torch.float32 if single else torch.float64),
                 prior=MixturePrior(),
                 n_rows=len(rows),
                 log_scale=self._log_volume(rows),
@@ -342,10 +356,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         reporter.finish()
         return History.joined(histories), [h.optimizer_state for h in histories]
 
-    def _tensors(self, rows):
-        """Return standardised data, coordinates and weights in single precision."""
+    def _tensors(self, rows, dtype):
+        """Return standardised data, coordinates and weights."""
         device = next(self.module_.parameters()).device
-        kind = {"dtype": torch.float32, "device": device}
+        kind = {"dtype": dtype, "device": device}
         x_class = StreamedRows if rows.streamed else mapped_tensor
         return {
             "x": x_class(rows.X, self._x_scaler.transform, **kind),
