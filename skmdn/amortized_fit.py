@@ -11,7 +11,6 @@ import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from torch import nn
 
 from ._sklearn import _check_sample_weight
 from .base import (
@@ -32,9 +31,11 @@ from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .parameter_space import ParameterSpace
 from .penalty import MixturePrior
+from .posterior_gradient import PosteriorGradient
 from .posterior_networks import (
     CorrelatedHead,
     DropoutMLP,
+    Features,
     PosteriorNetwork,
     PosteriorObjective,
 )
@@ -88,14 +89,6 @@ class Simulated:
     def count(self) -> float:
         """Return how many rows these are worth, weights below 1 counted as 1."""
         return max(float(self.weights.sum()), float(len(self.weights)))
-
-
-class Features(nn.Module):
-    """Features as their own summaries."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return them."""
-        return x
 
 
 class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEstimator):
@@ -331,6 +324,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         for network in self.module_.networks:
             # Nothing is left out where nothing tells when the networks memorise.
             network.trunk.dropout = self.dropout if hold_out else 0.0
+        device = next(self.module_.parameters()).device.type
         single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
         training = EnsembleTraining(
             self.module_,
@@ -347,10 +341,11 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             split_for(self.n_estimators, len(rows), hold_out, generator),
             settings,
             generator,
-            by_hand=False,
+            by_hand=device == "cpu",
             resolution=None,
             repeats=False,
             on_epoch=reporter,
+            closed_form=PosteriorGradient,
         )
         histories = training.run(states)
         reporter.finish()

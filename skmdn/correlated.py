@@ -28,6 +28,7 @@ from torch import Tensor
 
 __all__ = [
     "LINKS",
+    "CorrelatedPass",
     "apply_link",
     "component_terms",
     "correlated_log_prob",
@@ -143,6 +144,15 @@ def _parts(
     return logits, log_det, z, offset, scale
 
 
+def _softmax(logs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the shares of the components and the logarithm of their sum."""
+    top = logs.amax(1, keepdim=True)
+    share = (logs - top).exp_()
+    total = share.sum(1, keepdim=True)
+    share /= total
+    return share, total.log_().add_(top).squeeze(1)
+
+
 def _rows_below(n_outputs: int) -> Iterator[tuple[int, slice]]:
     """Yield each row of a factor from the second on, and where its entries lie."""
     for i in range(1, n_outputs):
@@ -150,8 +160,66 @@ def _rows_below(n_outputs: int) -> Iterator[tuple[int, slice]]:
         yield i, slice(start, start + i)
 
 
+class CorrelatedPass:
+    """The log density of a batch, and the gradients of a weighted sum of it.
+
+    Parameters
+    ----------
+    raw, base, log_unit, u, link
+        See :func:`correlated_log_prob`.
+
+    Attributes
+    ----------
+    log_prob : Tensor of shape (n_members, n_rows)
+        The log density.
+    """
+
+    def __init__(
+        self, raw: Tensor, base: Tensor, log_unit: Tensor, u: Tensor, link: str
+    ) -> None:
+        self.raw, self.log_unit, self.link = raw, log_unit, link
+        logits, log_det, self.z, self.offset, self.scale = _parts(
+            raw, base, log_unit, u, link
+        )
+        joint = torch.sub(logits + log_det, (self.z * self.z).sum(2), alpha=0.5)
+        self.share, total = _softmax(joint)
+        self.prior, constant = _softmax(logits)
+        self.log_prob = total - constant - u.shape[1] * _LOG_SQRT_2PI
+
+    def backward(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return gradients by ``raw``, ``base`` and ``log_unit``.
+
+        Parameters
+        ----------
+        weight : Tensor, broadcast to (n_members, n_rows)
+            What the log density of each row counts in the sum.
+        """
+        n_components, n_outputs = self.log_unit.shape[1:]
+        _, _, diagonal, lower = split_raw(self.raw, n_components, n_outputs)
+        d_raw = torch.empty_like(self.raw)
+        d_logits, d_mean, d_diagonal, d_lower = split_raw(
+            d_raw, n_components, n_outputs
+        )
+        weight = weight.unsqueeze(1)
+        share = self.share * weight
+        torch.addcmul(share, self.prior, weight, value=-1.0, out=d_logits)
+        share = share.unsqueeze(2)
+        pull = self.z * share
+        d_unit = share.sum(-1) - (pull * self.z).sum(-1)
+        pull *= self.log_unit.exp().unsqueeze(-1)
+        torch.mul(pull, self.scale, out=d_mean)
+        for i, below in _rows_below(n_outputs):
+            row = pull[:, :, i : i + 1]
+            d_mean[:, :, :i].addcmul_(row, lower[:, :, below])
+            torch.mul(row, self.offset[:, :, :i], out=d_lower[:, :, below]).neg_()
+        torch.div(share, self.scale, out=d_diagonal)
+        d_diagonal.addcmul_(pull, self.offset, value=-1.0)
+        d_diagonal.mul_(_slope(diagonal, self.scale, self.link))
+        return d_raw, d_mean.sum(1), d_unit
+
+
 class _CorrelatedLogProb(torch.autograd.Function):
-    """Forth and back; see the module's formulas."""
+    """The same for autograd."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -162,42 +230,11 @@ class _CorrelatedLogProb(torch.autograd.Function):
         u: Tensor,
         link: str,
     ) -> Tensor:
-        n_outputs = log_unit.shape[2]
-        logits, log_det, z, offset, scale = _parts(raw, base, log_unit, u, link)
-        unit = log_unit.exp().unsqueeze(-1)
-        joint = logits + log_det - 0.5 * z.square().sum(2)
-        total = torch.logsumexp(joint, 1)
-        constant = torch.logsumexp(logits, 1)
-        context.save_for_backward(raw, log_unit, offset, scale, unit, z, joint)
-        context.totals = total, constant
-        context.link = link
-        return total - constant - n_outputs * _LOG_SQRT_2PI
+        context.forth = CorrelatedPass(raw, base, log_unit, u, link)
+        result: Tensor = context.forth.log_prob
+        return result
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        raw, log_unit, offset, scale, unit, z, joint = context.saved_tensors
-        total, constant = context.totals
-        n_components, n_outputs = log_unit.shape[1:]
-        logits, _, diagonal, lower = split_raw(raw, n_components, n_outputs)
-        d_raw = torch.empty_like(raw)
-        d_logits, d_mean, d_diagonal, d_lower = split_raw(
-            d_raw, n_components, n_outputs
-        )
-        weight = gradient.unsqueeze(1)
-        share = (joint - total.unsqueeze(1)).exp_().mul_(weight)
-        prior = (logits - constant.unsqueeze(1)).exp_().mul_(weight)
-        torch.sub(share, prior, out=d_logits)
-        share = share.unsqueeze(2)
-        pull = z * share
-        d_unit = (share.sum(-1) - (pull * z).sum(-1)).expand_as(log_unit)
-        pull *= unit
-        torch.mul(pull, scale, out=d_mean)
-        for i, below in _rows_below(n_outputs):
-            row = pull[:, :, i : i + 1]
-            d_mean[:, :, :i].addcmul_(row, lower[:, :, below])
-            torch.mul(row, offset[:, :, :i], out=d_lower[:, :, below]).neg_()
-        torch.div(share, scale, out=d_diagonal)
-        d_diagonal.addcmul_(pull, offset, value=-1.0)
-        d_diagonal.mul_(_slope(diagonal, scale, context.link))
-        d_base = d_mean.sum(1)
+        d_raw, d_base, d_unit = context.forth.backward(gradient)
         return d_raw, d_base, d_unit, -d_base, None

@@ -29,7 +29,13 @@ from .mixture import Mixture
 from .networks import ACTIVATIONS, MLP, MemberLinear, MixtureNetwork
 from .objectives import MixtureObjective
 
-__all__ = ["CorrelatedHead", "DropoutMLP", "PosteriorNetwork", "PosteriorObjective"]
+__all__ = [
+    "CorrelatedHead",
+    "DropoutMLP",
+    "Features",
+    "PosteriorNetwork",
+    "PosteriorObjective",
+]
 
 # Hidden weights start with this standard deviation times the root of the inputs'
 # number: small enough that the first layers turn to what matters before they memorise.
@@ -40,6 +46,14 @@ _LOG_UNITS = (-2.0, 6.0)
 # Logarithms of the factors of all scales that held-out rows may choose.
 _LOG_SPREADS = (-0.2, -0.05, 0.0, 0.05, 0.2)
 _SPREAD_RANGE = (0.0, 1.4)
+
+
+class Features(nn.Module):
+    """Features as their own summaries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return them."""
+        return x
 
 
 class DropoutMLP(MLP):
@@ -81,29 +95,34 @@ class DropoutMLP(MLP):
                 bound = 1.0 / math.sqrt(max(weight.shape[1], 1))
                 bias.uniform_(-bound, bound, generator=generator)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the last hidden layer; with a generator, without some units."""
-        if generator is None or not self.dropout:
+    def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
+        """Return the last hidden layer; each layer perhaps times what is kept of it."""
+        if not kept:
             return super().forward(x)
         phi = ACTIVATIONS[self.activation]
-        for layer in self.layers:
-            x = phi(layer(x))
-            x = x * self._kept(x, generator)
+        for layer, factor in zip(self.layers, kept, strict=True):
+            x = phi(layer(x)) * factor
         return x
 
-    def _kept(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """Return 0 for the units that are left out and a factor for all others.
+    def draw_kept(self, n_rows: int, generator: torch.Generator) -> list[Tensor]:
+        """Return, for each layer, 0 where a unit is left out and a factor elsewhere.
 
         Few are left out, so that they are drawn, not asked one by one.
         """
-        n_units = like.numel()
-        n_out = round(self.dropout * n_units)
-        kept = like.new_full(like.shape, 1.0 / (1.0 - self.dropout))
-        out = torch.randint(
-            n_units, (n_out,), generator=generator, device=generator.device
-        )
-        kept.view(-1).index_fill_(0, out, 0.0)
-        return kept
+        if not self.dropout:
+            return []
+        factors = []
+        for layer in self.layers:
+            like: Any = layer.weight
+            shape = like.shape[0], n_rows, like.shape[2]
+            factor = like.new_full(shape, 1.0 / (1.0 - self.dropout))
+            n_out = round(self.dropout * factor.numel())
+            out = torch.randint(
+                factor.numel(), (n_out,), generator=generator, device=generator.device
+            )
+            factors.append(factor)
+            factor.view(-1).index_fill_(0, out, 0.0)
+        return factors
 
 
 class CorrelatedHead(nn.Module):
@@ -179,6 +198,10 @@ class CorrelatedHead(nn.Module):
         around = torch.empty_like(self.log_unit).normal_(generator=generator)
         mean.copy_((intercept + residual * around).flatten(1))
 
+    def unit(self) -> Tensor:
+        """Return the logarithms of the units, within bounds."""
+        return self.log_unit.clamp(*_LOG_UNITS)
+
     def raw(self, hidden: Tensor) -> Tensor:
         """Return raw numbers, rows last: ``(n_members, n_raw, n_rows)``."""
         linear = self.linear
@@ -191,24 +214,21 @@ class CorrelatedHead(nn.Module):
     def log_prob(self, hidden: Tensor, summaries: Tensor, u: Tensor) -> Tensor:
         """Return the log density of ``u (n_members, n_rows, n_outputs)``."""
         raw, base = self.raw(hidden), self.base(summaries)
-        low, high = _LOG_UNITS
-        unit = self.log_unit.clamp(low, high)
-        return correlated_log_prob(raw, base, unit, u.mT, self.link)
+        return correlated_log_prob(raw, base, self.unit(), u.mT, self.link)
 
     def terms(
         self, hidden: Tensor, summaries: Tensor, u: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return what log densities are made of; see ``component_terms``."""
         raw, base = self.raw(hidden), self.base(summaries)
-        unit = self.log_unit.clamp(*_LOG_UNITS)
-        return component_terms(raw, base, unit, u.mT, self.link)
+        return component_terms(raw, base, self.unit(), u.mT, self.link)
 
     def forward(self, hidden: Tensor, summaries: Tensor) -> Mixture:
         """Return one mixture per member and row; in training without the spread."""
         parts = split_raw(self.raw(hidden), self.n_components, self.n_outputs)
         logits, mean, diagonal, lower = (part.movedim(-1, 1) for part in parts)
         mean = mean + self.base(summaries).mT.unsqueeze(2)
-        unit = self.log_unit.clamp(*_LOG_UNITS).exp().unsqueeze(1)
+        unit = self.unit().exp().unsqueeze(1)
         factor = torch.diag_embed(apply_link(diagonal, self.link))
         row, column = torch.tril_indices(self.n_outputs, self.n_outputs, -1)
         factor[..., row, column] = lower
@@ -250,11 +270,11 @@ class PosteriorNetwork(MixtureNetwork):
         return mixture
 
     def log_prob(
-        self, x: Tensor, u: Tensor, generator: torch.Generator | None = None
+        self, x: Tensor, u: Tensor, kept: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Return log densities, with a generator those of a training step."""
+        """Return log densities, perhaps without some units."""
         summaries = self.block(x)
-        hidden = self.trunk(summaries, generator)
+        hidden = self.trunk(summaries, kept)
         log_prob: Tensor = self.head.log_prob(hidden, summaries, u)
         return log_prob
 
@@ -265,11 +285,28 @@ class PosteriorObjective(MixtureObjective):
     It is a :class:`MixtureObjective` whose losses need no mixture.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.equal = bool((self.weights == 1.0).all())
+        self._of_batch: tuple[Tensor | None, list[Tensor]] = None, []
+
+    def kept_units(self, rows: Tensor) -> list[Tensor]:
+        """Return which units a batch leaves out: the same if it is asked about twice."""
+        if self._of_batch[0] is not rows:
+            network: Any = self.network
+            kept = network.trunk.draw_kept(rows.shape[1], self.generator)
+            self._of_batch = rows, kept
+        return self._of_batch[1]
+
     def training_loss(self, rows: Tensor) -> Tensor:
         """Return the loss of each member on its rows ``(n_members, n_batch)``."""
         network: Any = self.network
-        log_prob = network.log_prob(self.x[rows], self.y[rows], self.generator)
-        return self.log_scale - (self.weights[rows] * log_prob).mean(1)
+        kept = self.kept_units(rows)
+        rows = rows.long()
+        log_prob = network.log_prob(self.x[rows], self.y[rows], kept)
+        if not self.equal:
+            log_prob = self.weights[rows] * log_prob
+        return self.log_scale - log_prob.mean(1)
 
     def held_out_loss(self, rows: Tensor) -> Tensor:
         """Return the negative log-likelihood of each member on its rows.
