@@ -202,13 +202,11 @@ def test_recurrent_layers_are_those_of_torch(n_directions):
         oracle = torch.nn.GRU(
             FEATURES, width, batch_first=True, bidirectional=n_directions == 2
         ).double()
-        entering = layer.enter.weight[m].T.chunk(n_directions)
-        biases = layer.enter.bias[m, 0].chunk(n_directions)
         for d, suffix in enumerate(["", "_reverse"][:n_directions]):
             for key, value in {
-                "weight_ih": entering[d],
+                "weight_ih": layer.enter_weight[m, d].T,
                 "weight_hh": layer.again_weight[m, d].T,
-                "bias_ih": biases[d],
+                "bias_ih": layer.enter_bias[m, d, 0],
                 "bias_hh": layer.again_bias[m, d, 0],
             }.items():
                 getattr(oracle, f"{key}_l0{suffix}").data.copy_(value)
@@ -312,7 +310,7 @@ def test_summaries_by_name_object_and_factory():
         (DeepSet(hidden_layer_sizes=()), "needs a layer"),
         (DeepSet(hidden_layer_sizes=(8, 1.5)), "got \\(8, 1.5\\)"),
         (DeepSet(activation="swish"), "activation of DeepSet must be one of"),
-        (SetTransformer(width=10), "width=10 cannot be divided by n_heads=4"),
+        (SetTransformer(width=9), "width=9 cannot be divided by n_heads=2"),
         (SetTransformer(n_inducing=0), "n_inducing of SetTransformer must be"),
         (RecurrentSummary(hidden_layer_sizes=True), "got True"),
         (MLP(n_summaries="many"), "got 'many'"),

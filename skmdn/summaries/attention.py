@@ -29,7 +29,7 @@ class SetTransformer(Summary):
         Numbers that describe an item.
     n_blocks : int, default=2
         How often the items look at one another.
-    n_heads : int, default=4
+    n_heads : int, default=2
         Heads of each attention; they divide the width.
     n_queries : int, default=1
         Learned queries that pool the items.
@@ -65,7 +65,7 @@ class SetTransformer(Summary):
         *,
         width: int = 32,
         n_blocks: int = 2,
-        n_heads: int = 4,
+        n_heads: int = 2,
         n_queries: int = 1,
         n_inducing: int | None = None,
         activation: str = "relu",

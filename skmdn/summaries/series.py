@@ -1,5 +1,6 @@
 """The summary of a time series by a recurrent network."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -145,10 +146,11 @@ class MemberGRU(nn.Module):
         super().__init__()
         self.width = width
         self.n_directions = n_directions
-        self.enter = linear(n_members, n_in, n_directions * 3 * width, generator)
-        # Directions are members of their own once the input is projected.
-        again = linear(n_members * n_directions, width, 3 * width, generator)
         axes = (n_members, n_directions)
+        enter = linear(math.prod(axes), n_in, 3 * width, generator)
+        again = linear(math.prod(axes), width, 3 * width, generator)
+        self.enter_weight = nn.Parameter(enter.weight.detach().unflatten(0, axes))
+        self.enter_bias = nn.Parameter(enter.bias.detach().unflatten(0, axes))
         self.again_weight = nn.Parameter(again.weight.detach().unflatten(0, axes))
         self.again_bias = nn.Parameter(again.bias.detach().unflatten(0, axes))
 
@@ -169,44 +171,33 @@ class MemberGRU(nn.Module):
         final : Tensor of shape (members, rows, n_directions * width)
             After the last step of each direction.
         """
-        members, rows, n_steps, _ = x.shape
-        entered = self.enter(x.flatten(1, 2))
-        entered = entered.view(members, rows, n_steps, self.n_directions, -1)
-        # (steps, members, directions, rows, 3 * width), the second direction reversed.
-        entered = entered.permute(2, 0, 3, 1, 4)
-        real = mask.permute(2, 0, 1)[:, :, None, :, None]
-        real = real.expand(-1, -1, self.n_directions, -1, -1)
-        states, final = self._run(_turned(entered), _turned(real))
-        states = _turned(states).permute(1, 3, 0, 2, 4).flatten(3)
-        return states, final.transpose(1, 2).flatten(2)
+        states = self._run(self._turned(x), self._turned(mask.unsqueeze(-1)))
+        final = states[-1].transpose(1, 2).flatten(2)
+        if self.n_directions == 2:
+            states = torch.stack([states[:, :, 0], states[:, :, 1].flip(0)], 2)
+        return states.permute(1, 3, 0, 2, 4).flatten(3), final
 
-    def _run(self, entered: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Go through the steps, all directions at once."""
-        n_steps, members, n_directions, rows, _ = entered.shape
-        flat = members * n_directions
-        weight, bias = self.again_weight.flatten(0, 1), self.again_bias.flatten(0, 1)
-        entered, real = entered.flatten(1, 2), real.flatten(1, 2)
-        state, states = entered.new_zeros((flat, rows, self.width)), []
-        for now, here in zip(entered.unbind(), real.unbind(), strict=True):
-            again = torch.baddbmm(bias, state, weight)
-            gates = torch.sigmoid(
-                now[..., : 2 * self.width] + again[..., : 2 * self.width]
-            )
-            reset, keep = gates.chunk(2, -1)
-            new = torch.tanh(
-                torch.addcmul(
-                    now[..., 2 * self.width :], reset, again[..., 2 * self.width :]
-                )
-            )
+    def _run(self, x: Tensor, real: Tensor) -> Tensor:
+        """Return the states after each step; directions are members of their own."""
+        parts = 2 * self.width, self.width
+        enter = self.enter_bias.flatten(0, 1), self.enter_weight.flatten(0, 1)
+        again = self.again_bias.flatten(0, 1), self.again_weight.flatten(0, 1)
+        flat_x, flat_real = x.flatten(1, 2), real.flatten(1, 2)
+        state = x.new_zeros((*flat_x.shape[1:3], self.width))
+        states = []
+        # All at once, what enters would be too large to stay in the cache.
+        for now, here in zip(flat_x.unbind(), flat_real.unbind(), strict=True):
+            entering = torch.baddbmm(enter[0], now, enter[1]).split(parts, -1)
+            staying = torch.baddbmm(again[0], state, again[1]).split(parts, -1)
+            reset, keep = torch.sigmoid(entering[0] + staying[0]).chunk(2, -1)
+            new = torch.tanh(torch.addcmul(entering[1], reset, staying[1]))
             # A padded step keeps everything.
             state = torch.lerp(new, state, torch.where(here, keep, 1.0))
             states.append(state)
-        shape = (n_steps, members, n_directions, rows, self.width)
-        return torch.stack(states).view(shape), state.view(shape[1:])
+        return torch.stack(states).unflatten(1, x.shape[1:3])
 
-
-def _turned(x: Tensor) -> Tensor:
-    """Reverse the second direction of ``(steps, members, directions, ...)``."""
-    if x.shape[2] == 1:
-        return x
-    return torch.stack([x[:, :, 0], x[:, :, 1].flip(0)], 2)
+    def _turned(self, x: Tensor) -> Tensor:
+        """Return ``(steps, members, directions, rows, ...)``, the second reversed."""
+        x = x.permute(2, 0, 1, 3)
+        turned = [x, x.flip(0)][: self.n_directions]
+        return torch.stack(turned, 2)

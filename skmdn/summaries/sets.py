@@ -24,9 +24,9 @@ class DeepSet(Summary):
     ----------
     n_summaries : int, default=16
         How many numbers describe a set.
-    hidden_layer_sizes : sequence of int, default=(64, 64)
+    hidden_layer_sizes : sequence of int, default=(32, 32)
         The widths of the network for items.
-    pooled_layer_sizes : sequence of int, default=(64,)
+    pooled_layer_sizes : sequence of int, default=(32,)
         Those of the network after pooling, before its last, linear layer.
     activation : {"relu", "silu", "gelu", "tanh", "logistic"}, default="relu"
         Between layers.
@@ -56,8 +56,8 @@ class DeepSet(Summary):
         self,
         n_summaries: int = 16,
         *,
-        hidden_layer_sizes: Sequence[int] = (64, 64),
-        pooled_layer_sizes: Sequence[int] = (64,),
+        hidden_layer_sizes: Sequence[int] = (32, 32),
+        pooled_layer_sizes: Sequence[int] = (32,),
         activation: str = "relu",
     ) -> None:
         self.n_summaries = n_summaries
@@ -127,14 +127,14 @@ class DeepSetNetwork(SummaryNetwork):
     def summarize(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the summaries of rows whose padding is 0 already."""
         hidden = self.items(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
-        features = torch.cat([x, hidden], -1)
-        mean = masked_mean(features, mask)
+        mean = torch.cat([masked_mean(x, mask), masked_mean(hidden, mask)], -1)
         count = mask.sum(-1, keepdim=True)
         share = (count / self.n_items).to(x.dtype)
-        lowest = features.masked_fill(~mask.unsqueeze(-1), -torch.inf)
-        largest = torch.where(count > 0, lowest.amax(-2), 0.0)
-        pools = [mean, share * mean, largest, self.log_count(mask, x)]
-        pooled = torch.cat(pools, -1)
+        padding = ~mask.unsqueeze(-1)
+        tops = [part.masked_fill(padding, -torch.inf) for part in (x, hidden)]
+        largest = torch.cat([part.max(-2).values for part in tops], -1)
+        largest = torch.where(count > 0, largest, 0.0)
+        pooled = torch.cat([mean, share * mean, largest, self.log_count(mask, x)], -1)
         if len(self.pooled.layers):
             pooled = torch.cat([pooled, self.pooled(pooled)], -1)
         summaries: Tensor = self.last(pooled)
