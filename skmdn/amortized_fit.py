@@ -1,9 +1,7 @@
-"""What is below an amortized posterior: simulations, coordinates, networks, training."""
+"""What is below an amortized posterior: coordinates, networks, training, answers."""
 
 import copy
 import math
-import warnings
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -25,12 +23,13 @@ from .bridge import StreamedRows, generator_from, mapped_tensor, to_numpy, to_te
 from .composition import Composition
 from .coordinates import Coordinates
 from .distribution import PredictiveDistribution
-from .ensemble import EnsembleTraining, split_for
+from .ensemble import EnsembleTraining, Race, split_for
 from .families import MultivariateNormal, Transformed
+from .items import ItemStandardizer, padded_items
 from .mixture import Mixture
 from .networks import MixtureEnsemble
-from .parameter_space import ParameterSpace
 from .penalty import MixturePrior
+from .posterior_bound import BoundObjective
 from .posterior_gradient import PosteriorGradient
 from .posterior_networks import (
     CorrelatedHead,
@@ -40,17 +39,28 @@ from .posterior_networks import (
     PosteriorObjective,
 )
 from .predictive import PredictiveQueries, row_chunks
+from .simulated import (
+    Outlyingness,
+    Simulated,
+    coordinates_of,
+    filled_prior,
+    to_coordinates,
+    usable_rows,
+)
+from .summaries import summary_from
 from .training import History, Settings
 
-__all__ = ["AmortizedFit", "Simulated"]
+__all__ = ["AmortizedFit"]
 
-# A table of so few rows holds data: a NaN there is an error, not a failed simulation.
-_FEWEST_ROWS = 20
-
-# activation="auto": the networks that are trained and weighed against each other. The
-# link belongs to the activation: both kinds are scale-free, or both are smooth.
+# activation="auto": what is trained and raced. The link belongs to the activation: both
+# are smooth, or both are scale-free.
 _LINKS = {"relu": "softplus", "silu": "exp"}
 _VIEWS = ("silu", "relu")
+_RACE = Race(0.1, 0.0, 0.0)
+_DROPOUT = {"relu": 0.05, "silu": 0.0}
+
+# objective="mixed": what the bound counts beside the log score.
+_BOUND_SHARE = 0.5
 
 _RIDGE = 1.0
 _AVERAGING = 0.995
@@ -74,23 +84,6 @@ _SHAPING = (
 )
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """Simulations as arrays: data, coordinates of parameters, positive weights."""
-
-    X: "np.ndarray | ChosenRows"
-    u: np.ndarray
-    weights: np.ndarray
-    streamed: bool
-
-    def __len__(self) -> int:
-        return len(self.u)
-
-    def count(self) -> float:
-        """Return how many rows these are worth, weights below 1 counted as 1."""
-        return max(float(self.weights.sum()), float(len(self.weights)))
-
-
 class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEstimator):
     """Base of the estimator of posteriors: how simulations become a trained module.
 
@@ -103,83 +96,66 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _checked_rows(self, X, y, sample_weight, *, reset):
         """Return the simulations that can be used, or raise before anything changes."""
         streamed = isinstance(X, np.memmap)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            multi_output=True,
-            y_numeric=True,
-            ensure_all_finite=False,
-            ensure_min_samples=2,
-        )
-        y = y.astype(np.float64, copy=False)
+        X, y = self._checked_arrays(X, y, reset=reset)
         if reset:
             self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
             self._univariate = y.ndim == 1
         theta = self._columns(y)
         weights = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            sample_weight, theta, dtype=np.float64, ensure_non_negative=True
         )
         if not weights.any():
             raise ValueError("sample_weight is zero for all rows: nothing to learn.")
-        finite = _finite_rows(X) & _finite_rows(theta)
-        n_failed = int(np.sum(~finite & (weights > 0)))
-        good = finite & (weights > 0)
-        if n_failed:
-            self._refuse_or_warn(n_failed, int(good.sum()), len(X))
+        padded = self.summary is not None
+        good, n_failed = usable_rows(X, theta, weights, padded=padded)
         if not good.all():
             X = ChosenRows(X, np.flatnonzero(good))
             theta, weights = theta[good], weights[good]
         if reset:
-            self._coordinates = self._made_coordinates(theta, weights)
+            self._prior = filled_prior(self.prior, theta, weights)
+            self._coordinates = coordinates_of(self._prior, theta.shape[1])
             self.n_failed_ = 0
         self.n_failed_ += n_failed
-        return Simulated(X, self._to_coordinates(theta), weights, streamed)
+        u = to_coordinates(theta, self._coordinates)
+        return Simulated(X, u, weights, streamed)
 
-    def _refuse_or_warn(self, n_failed, n_left, n_rows):
-        """Tell that simulations failed; a small table with gaps is an error."""
-        if n_left < _FEWEST_ROWS:
-            raise ValueError(
-                f"X or y contains NaN or infinity in {n_failed} of {n_rows} rows; "
-                f"fewer than {_FEWEST_ROWS} simulations are left."
+    def _checked_arrays(self, X, y, *, reset):
+        """Return data and parameters, either of which may have gaps."""
+        settings = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
+        if self.summary is None:
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite=False,
+                **settings,
             )
-        warnings.warn(
-            f"{n_failed} of {n_rows} simulations contain NaN or infinity and are left "
-            "out: the posterior is that given that a simulation succeeds.",
-            UserWarning,
-            stacklevel=4,
+            return X, y.astype(np.float64, copy=False)
+        items = self._items(X, reset=reset)
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite=False,
+            input_name="y",
         )
+        if len(y) != len(items):
+            raise ValueError(f"X has {len(items)} rows, but y has {len(y)}.")
+        return items, y
 
-    def _made_coordinates(self, theta, weights):
-        """Return coordinates in which the prior is about standard normal."""
-        moments = Standardizer.fit(theta, weights)
-        if self.prior is None:
-            end = torch.full((theta.shape[1],), math.inf, dtype=torch.float64)
-            shift, scale = to_tensor(moments.mean), to_tensor(moments.scale)
-            return Coordinates(-end, end, shift, torch.diag(scale))
-        space = ParameterSpace.parse(self.prior)
-        if space.n_features != theta.shape[1]:
+    def _items(self, X, *, reset):
+        """Return rows of items, padded by NaN."""
+        items = padded_items(X)
+        if reset:
+            self.n_features_in_ = items.shape[2]
+        elif items.shape[2] != self.n_features_in_:
             raise ValueError(
-                f"prior describes {space.n_features} parameter(s), but y has "
-                f"{theta.shape[1]} column(s)."
+                f"Items of X have {items.shape[2]} feature(s), but those of fit had "
+                f"{self.n_features_in_}."
             )
-        return space.coordinates
-
-    def _to_coordinates(self, theta):
-        """Return u; parameters outside of the prior's support are refused."""
-        coordinates = self._coordinates
-        low, high = to_numpy(coordinates.low), to_numpy(coordinates.high)
-        outside = ((theta < low) | (theta > high)).any(axis=1)
-        if outside.any():
-            raise ValueError(
-                f"{outside.sum()} rows of y lie outside of the prior's support, for "
-                f"example {theta[outside][0].tolist()}."
-            )
-        # On an end: as far out as floating-point numbers go.
-        inner = np.clip(theta, np.nextafter(low, high), np.nextafter(high, low))
-        return to_numpy(coordinates.inverse(to_tensor(inner)))
+        return items
 
     def _columns(self, y):
         """Return parameters as ``(n_samples, n_outputs)``."""
@@ -199,7 +175,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         return columns
 
     def _checked_X(self, X):
+        """Return observations that can be answered."""
         check_is_fitted(self, "module_")
+        if self.summary is not None:
+            return self._items(X, reset=False)
         return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
 
     # Networks.
@@ -222,7 +201,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             self.module_ = copy.deepcopy(self.module_).to(device)
             return generator
         self._shaped_by = shape
-        self._x_scaler = Standardizer.fit(rows.X, rows.weights)
+        if self.summary is None:
+            self._x_scaler = Standardizer.fit(rows.X, rows.weights)
+        else:
+            self._x_scaler = ItemStandardizer.fit(rows.X[:], rows.weights)
         self.module_ = self._networks(rows, weight_source).to(device)
         return generator
 
@@ -234,36 +216,55 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 "hidden_layer_sizes must hold positive integers, got "
                 f"{self.hidden_layer_sizes!r}."
             )
-        line = self._line(rows)
         views = _VIEWS if self.activation == "auto" else (self.activation,)
         networks = []
         for activation in views:
+            block, n_summaries = self._block(rows, generator)
             trunk = DropoutMLP(
                 self.n_estimators,
-                rows.X.shape[1],
+                n_summaries,
                 sizes,
                 activation,
-                dropout=self.dropout,
+                dropout=self._dropout(activation),
                 generator=generator,
             )
             head = CorrelatedHead(
                 self.n_estimators,
                 trunk.n_out,
-                rows.X.shape[1],
+                n_summaries,
                 self.n_outputs_,
                 n_components=self.n_components,
-                link=_LINKS.get(activation, "exp"),
+                link=_LINKS[activation],
                 generator=generator,
             )
-            head.start(*line, generator=generator)
-            networks.append(PosteriorNetwork(Features(), trunk, head))
+            head.start(*self._line(rows, n_summaries), generator=generator)
+            networks.append(PosteriorNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
 
-    def _line(self, rows):
-        """Return intercept, slopes and residual deviations of a ridge regression."""
-        n_features = rows.X.shape[1]
+    def _block(self, rows, generator):
+        """Return what comes before the trunk, and the number of its outputs."""
+        summary = summary_from(self.summary)
+        if summary is None:
+            return Features(), rows.X.shape[1]
+        block = summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
+        return block, block.n_out
+
+    def _dropout(self, activation):
+        """Return the share of units that is left out."""
+        return _DROPOUT[activation] if self.dropout == "auto" else self.dropout
+
+    def _line(self, rows, n_summaries):
+        """Return intercept, slopes and residual deviations of a ridge regression.
+
+        Of summaries that are yet to be learned, nothing is known: the slopes are 0.
+        """
         share = rows.weights / rows.weights.sum()
         mean = share @ rows.u
+        if self.summary is not None:
+            spread = np.sqrt(np.maximum(share @ (rows.u - mean) ** 2, 1e-12))
+            slopes = np.zeros((len(mean), n_summaries))
+            return to_tensor(mean), to_tensor(slopes), to_tensor(spread)
+        n_features = n_summaries
         gram, cross = np.zeros((n_features, n_features)), 0.0
         for part in row_chunks(len(rows)):
             x = self._x_scaler.transform(rows.X[part])
@@ -291,7 +292,8 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         if one_pass:
             max_iter = 1
         elif max_iter == "auto":
-            most = _MAX_STEPS if self._hold_out(n_rows) else _STEPS_UNJUDGED
+            judged = self._hold_out(n_rows) or self.objective == "elbo"
+            most = _MAX_STEPS if judged else _STEPS_UNJUDGED
             max_iter = math.ceil(most / n_steps)
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
@@ -307,6 +309,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _hold_out(self, n_rows):
         stops = self.early_stopping
+        if self.objective == "elbo":
+            # Held-out pairs judge another objective.
+            return 0.0
         if stops == "auto":
             stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
         return self.validation_fraction if stops else 0.0
@@ -323,33 +328,49 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         )
         for network in self.module_.networks:
             # Nothing is left out where nothing tells when the networks memorise.
-            network.trunk.dropout = self.dropout if hold_out else 0.0
+            trunk = network.trunk
+            trunk.dropout = self._dropout(trunk.activation) if hold_out else 0.0
         device = next(self.module_.parameters()).device.type
         single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
         training = EnsembleTraining(
             self.module_,
-            partial(
-                PosteriorObjective,
-                **self._tensors(rows, torch.float32 if single else torch.float64),
-                prior=MixturePrior(),
-                n_rows=len(rows),
-                log_scale=self._log_volume(rows),
-                x_noise=0.0,
-                y_noise=0.0,
-                generator=generator,
-            ),
+            self._objective(rows, torch.float32 if single else torch.float64, generator),
             split_for(self.n_estimators, len(rows), hold_out, generator),
             settings,
             generator,
-            by_hand=device == "cpu",
+            by_hand=device == "cpu" and self.objective == "log_score",
             resolution=None,
             repeats=False,
             on_epoch=reporter,
             closed_form=PosteriorGradient,
+            race=_RACE,
         )
         histories = training.run(states)
         reporter.finish()
         return History.joined(histories), [h.optimizer_state for h in histories]
+
+    def _objective(self, rows, dtype, generator):
+        """Return what makes the objective of a network."""
+        settings = {
+            **self._tensors(rows, dtype),
+            "prior": MixturePrior(),
+            "n_rows": len(rows),
+            "log_scale": self._log_volume(rows),
+            "x_noise": 0.0,
+            "y_noise": 0.0,
+            "generator": generator,
+        }
+        if self.objective == "log_score":
+            return partial(PosteriorObjective, **settings)
+        device = next(self.module_.parameters()).device
+        return partial(
+            BoundObjective,
+            **settings,
+            potential=self.potential,
+            coordinates=self._coordinates.map(lambda t: t.to(device)),
+            data=StreamedRows(rows.X, lambda part: part, device=device),
+            share=1.0 if self.objective == "elbo" else _BOUND_SHARE,
+        )
 
     def _tensors(self, rows, dtype):
         """Return standardised data, coordinates and weights."""
@@ -376,23 +397,41 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _distribution(self, X):
         """Return the posterior of every row."""
-        mixture = self._mixture(X)
+        mixture = behind_links(self._mixture(X), self._coordinates)
         layout = Composition(
             (mixture.blocks[0].family,), (tuple(range(self.n_components)),)
         )
         return PredictiveDistribution(mixture, self._univariate, layout=layout)
 
+    def _measure_outlyingness(self, rows):
+        """Remember how far out simulations are, to compare observations with."""
+        chosen = Outlyingness.chosen(len(rows))
+        self._outlyingness = Outlyingness.fit(self._summaries(rows.X[chosen]))
+
     def _mixture(self, X):
-        """Return the ensemble's mixture in the units of y, one per row."""
+        """Return the ensemble's mixture in the coordinates, one per row."""
         device = next(self.module_.parameters()).device
         n_together = min(n.n_rows_together() for n in self.module_.networks)
         parts = []
         with torch.no_grad():
             for rows in row_chunks(len(X), n_together):
-                x = to_tensor(self._x_scaler.transform(X[rows]), device=device)
+                x = self._x_scaler.transform(X[rows])
+                x = to_tensor(x.reshape(len(x), -1), device=device)
                 parts.append(self.module_(x).map(lambda t: t.cpu().double()))
-        mixture = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
-        return behind_links(mixture, self._coordinates)
+        return parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
+
+    def _summaries(self, X):
+        """Return the features of observations, or what the first network makes of them."""
+        network = self.module_.networks[0]
+        device = next(network.parameters()).device
+        parts = []
+        with torch.no_grad():
+            for rows in row_chunks(len(X), network.n_rows_together()):
+                x = self._x_scaler.transform(X[rows])
+                x = to_tensor(x.reshape(1, len(x), -1), device=device)
+                shape = (self.n_estimators, *x.shape[1:])
+                parts.append(to_numpy(network.block(x.expand(shape))[0]))
+        return np.concatenate(parts)
 
 
 def behind_links(mixture: Mixture, coordinates: Coordinates) -> Mixture:
@@ -417,9 +456,3 @@ def behind_links(mixture: Mixture, coordinates: Coordinates) -> Mixture:
         low, high = coordinates.low.tolist(), coordinates.high.tolist()
         family = Transformed(family, tuple(low), tuple(high), "probit")
     return Mixture(mixture.log_weights, [Block(family, moved, block.n_components)])
-
-
-def _finite_rows(values):
-    """Tell which rows are finite, some of them at a time."""
-    parts = [np.isfinite(values[part]) for part in row_chunks(len(values))]
-    return np.concatenate([part.reshape(len(part), -1).all(axis=1) for part in parts])

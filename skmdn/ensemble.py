@@ -164,7 +164,9 @@ class EnsembleTraining:
         for descent in descents:
             descent.run(n_run)
         losses = [descent.best_loss() for descent in descents]
-        kept = [i for i, loss in enumerate(losses) if loss <= min(losses) + self.race.behind]
+        kept = [
+            i for i, loss in enumerate(losses) if loss <= min(losses) + self.race.behind
+        ]
         self.module.keep(kept)
         n_saved = (n_passes - n_run) * (len(losses) - len(kept))
         for i in kept:

@@ -43,6 +43,9 @@ _GAIN = 0.58
 _HEAD_GAIN = 0.1
 _LOG_UNITS = (-2.0, 6.0)
 
+# What the widest tensor of a forward pass of summaries may take.
+_FORWARD_BYTES = 2**23
+
 # Logarithms of the factors of all scales that held-out rows may choose.
 _LOG_SPREADS = (-0.2, -0.05, 0.0, 0.05, 0.2)
 _SPREAD_RANGE = (0.0, 1.4)
@@ -269,9 +272,17 @@ class PosteriorNetwork(MixtureNetwork):
         mixture: Mixture = self.head(self.trunk(summaries), summaries)
         return mixture
 
-    def log_prob(
-        self, x: Tensor, u: Tensor, kept: Sequence[Tensor] = ()
-    ) -> Tensor:
+    def n_rows_together(self) -> int:
+        """Return how many rows go forward together where memory is to be bounded."""
+        n_rows = super().n_rows_together()
+        n_numbers = getattr(self.block, "numbers_per_row", 0)
+        if not n_numbers:
+            return n_rows
+        weight = self.head.linear.weight
+        n_bytes = n_numbers * weight.shape[0] * weight.element_size()
+        return max(1, min(n_rows, _FORWARD_BYTES // n_bytes))
+
+    def log_prob(self, x: Tensor, u: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """Return log densities, perhaps without some units."""
         summaries = self.block(x)
         hidden = self.trunk(summaries, kept)

@@ -1,0 +1,221 @@
+"""Simulations as they come: what is read from them, left out, and measured."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from .base import ChosenRows, Standardizer
+from .bridge import to_numpy, to_tensor
+from .coordinates import Coordinates
+from .parameter_space import ParameterSpace
+from .predictive import row_chunks
+
+__all__ = ["Outlyingness", "Simulated", "coordinates_of", "filled_prior", "usable_rows"]
+
+# A table of so few rows holds data: a NaN there is an error, not a failed simulation.
+_FEWEST_ROWS = 20
+
+# What the distances of observations are compared with.
+_MOST_COMPARED = 10_000
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Simulations: data, coordinates of parameters, positive weights.
+
+    Data that are ``streamed`` stay where they are, on disk.
+    """
+
+    X: "np.ndarray | ChosenRows"
+    u: np.ndarray
+    weights: np.ndarray
+    streamed: bool
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def count(self) -> float:
+        """Return how many rows these are worth, weights below 1 counted as 1."""
+        return max(float(self.weights.sum()), float(len(self.weights)))
+
+
+def usable_rows(
+    X: np.ndarray, theta: np.ndarray, weights: np.ndarray, *, padded: bool
+) -> tuple[np.ndarray, int]:
+    """Tell which simulations can be learned from, and count those that failed.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, ...)
+        The data.
+    theta : ndarray of shape (n_samples, n_parameters)
+        The parameters.
+    weights : ndarray of shape (n_samples,)
+        Rows of weight 0 are neither.
+    padded : bool
+        Whether NaN is padding in the data.
+
+    Raises
+    ------
+    ValueError
+        If almost nothing is left.
+    """
+    counts = weights > 0
+    finite = _finite_rows(theta)
+    if not padded:
+        finite &= _finite_rows(X)
+    good = finite & counts
+    n_failed = int(np.sum(~finite & counts))
+    if not n_failed:
+        return good, 0
+    if good.sum() < _FEWEST_ROWS:
+        raise ValueError(
+            f"X or y contains NaN or infinity in {n_failed} of {len(X)} rows; fewer "
+            f"than {_FEWEST_ROWS} simulations are left."
+        )
+    warnings.warn(
+        f"{n_failed} of {len(X)} simulations contain NaN or infinity and are left out: "
+        "the posterior is that given that a simulation succeeds.",
+        UserWarning,
+        stacklevel=5,
+    )
+    return good, n_failed
+
+
+def _finite_rows(values: np.ndarray) -> np.ndarray:
+    """Tell which rows are finite, some of them at a time."""
+    parts = [np.isfinite(values[part]) for part in row_chunks(len(values))]
+    return np.concatenate([part.reshape(len(part), -1).all(axis=1) for part in parts])
+
+
+def filled_prior(prior: Any, theta: np.ndarray, weights: np.ndarray) -> Any:
+    """Return a prior without gaps: parameters of which nothing is known are measured.
+
+    Parameters
+    ----------
+    prior : None or prior
+        What the user says; in a list, None and a pair without a finite end say
+        nothing about a parameter.
+    theta : ndarray of shape (n_samples, n_parameters)
+        Simulated parameters.
+    weights : ndarray of shape (n_samples,)
+        Their weights.
+    """
+    if prior is None:
+        prior = [None] * theta.shape[1]
+    if not isinstance(prior, list | tuple) or not any(map(_is_open, prior)):
+        return prior
+    if len(prior) != theta.shape[1]:
+        raise ValueError(
+            f"prior describes {len(prior)} parameter(s), but y has {theta.shape[1]} "
+            "column(s)."
+        )
+    moments = Standardizer.fit(theta, weights)
+    return [
+        stats.norm(mean, scale) if _is_open(entry) else entry
+        for entry, mean, scale in zip(prior, moments.mean, moments.scale, strict=True)
+    ]
+
+
+def _is_open(entry: Any) -> bool:
+    """Tell whether an entry of a prior says nothing."""
+    pair = isinstance(entry, list | tuple) and len(entry) == 2
+    return entry is None or (pair and all(e is None or math.isinf(e) for e in entry))
+
+
+def coordinates_of(prior: Any, n_parameters: int) -> Coordinates:
+    """Return the coordinates in which a prior is about standard normal.
+
+    Raises
+    ------
+    ValueError
+        If it is one of another number of parameters.
+    """
+    space = ParameterSpace.parse(prior)
+    if space.n_features != n_parameters:
+        raise ValueError(
+            f"prior describes {space.n_features} parameter(s), but y has "
+            f"{n_parameters} column(s)."
+        )
+    return space.coordinates
+
+
+def to_coordinates(theta: np.ndarray, coordinates: Coordinates) -> np.ndarray:
+    """Return u; parameters outside of the prior's support are refused."""
+    low, high = to_numpy(coordinates.low), to_numpy(coordinates.high)
+    outside = ((theta < low) | (theta > high)).any(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"{outside.sum()} row(s) of y lie outside of the prior's support, for "
+            f"example {theta[outside][0].tolist()}."
+        )
+    # On an end: as far out as floating-point numbers go.
+    inner = np.clip(theta, np.nextafter(low, high), np.nextafter(high, low))
+    return to_numpy(coordinates.inverse(to_tensor(inner)))
+
+
+@dataclass(frozen=True)
+class Outlyingness:
+    r"""How far observations lie from all simulations.
+
+    .. math:: D^2(x) = (s - m)^\top C^{-1} (s - m)
+
+    with the mean m and the covariance C of the simulations' summaries s.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (n_summaries,)
+        Of the simulations' summaries.
+    root : ndarray of shape (n_summaries, n_summaries)
+        The lower factor of their covariance.
+    distances : ndarray of shape (n_simulations,)
+        Of the simulations, in ascending order.
+    """
+
+    mean: np.ndarray
+    root: np.ndarray
+    distances: np.ndarray
+
+    @classmethod
+    def fit(cls, summaries: np.ndarray) -> "Outlyingness":
+        """Measure summaries of simulations, ``(n_simulations, n_summaries)``."""
+        mean = summaries.mean(axis=0)
+        covariance = np.cov(summaries, rowvar=False, bias=True).reshape(
+            2 * (len(mean),)
+        )
+        size = np.trace(covariance) / len(mean)
+        root = np.linalg.cholesky(
+            covariance + _JITTER * max(size, _JITTER) * np.eye(len(mean))
+        )
+        made = cls(mean, root, np.empty(0))
+        return cls(mean, root, np.sort(made.squares(summaries)))
+
+    def squares(self, summaries: np.ndarray) -> np.ndarray:
+        """Return squared distances from the simulations' mean."""
+        z = np.linalg.solve(self.root, (summaries - self.mean).T)
+        return np.sum(z * z, axis=0)
+
+    def p_values(self, summaries: np.ndarray) -> np.ndarray:
+        """Return which share of the simulations, and the row, lie as far out."""
+        place = np.searchsorted(self.distances, self.squares(summaries), side="left")
+        n = len(self.distances)
+        return (1 + n - place) / (1 + n)
+
+    @staticmethod
+    def chosen(n_rows: int) -> np.ndarray:
+        """Return which of many simulations to measure: evenly spaced ones."""
+        n = min(n_rows, _MOST_COMPARED)
+        return np.linspace(0, n_rows - 1, n).round().astype(int)
+
+
+def as_tensor_start(mixture: Any) -> tuple[torch.Tensor, ...]:
+    """Return log weights, means and roots of the only row of a mixture of normals."""
+    (block,) = mixture.blocks
+    factor = block.params["precision_factor"][0]
+    return mixture.log_weights[0], block.params["mean"][0], torch.linalg.inv(factor)
