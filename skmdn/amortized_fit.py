@@ -22,6 +22,7 @@ from .blocks import Block
 from .bridge import StreamedRows, generator_from, mapped_tensor, to_numpy, to_tensor
 from .composition import Composition
 from .coordinates import Coordinates
+from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
 from .ensemble import EnsembleTraining, Race, split_for
 from .families import MultivariateNormal, Transformed
@@ -30,6 +31,7 @@ from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .penalty import MixturePrior
 from .posterior_bound import BoundObjective
+from .posterior_density import PosteriorDensity
 from .posterior_gradient import PosteriorGradient
 from .posterior_networks import (
     CorrelatedHead,
@@ -174,12 +176,16 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             )
         return columns
 
-    def _checked_X(self, X):
-        """Return observations that can be answered."""
+    def _checked_X(self, X, *, quietly=False):
+        """Return observations that can be answered; warn of outlying ones if asked."""
         check_is_fitted(self, "module_")
         if self.summary is not None:
-            return self._items(X, reset=False)
-        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+            X = self._items(X, reset=False)
+        else:
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if self.check_observations and not quietly:
+            self._outlyingness.warn(self._summaries(X))
+        return X
 
     # Networks.
 
@@ -334,7 +340,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
         training = EnsembleTraining(
             self.module_,
-            self._objective(rows, torch.float32 if single else torch.float64, generator),
+            self._objective(
+                rows, torch.float32 if single else torch.float64, generator
+            ),
             split_for(self.n_estimators, len(rows), hold_out, generator),
             settings,
             generator,
@@ -419,6 +427,37 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 x = to_tensor(x.reshape(len(x), -1), device=device)
                 parts.append(self.module_(x).map(lambda t: t.cpu().double()))
         return parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
+
+    def _density(self, X):
+        """Return the posterior of a single observation in the prior's coordinates."""
+        mixture = self._mixture(X)[0]
+        (block,) = mixture.blocks
+        roots = torch.linalg.inv(block.params["precision_factor"])
+        # The lower factor of the covariance.
+        roots = torch.linalg.cholesky(roots @ roots.mT)
+        normals = Normals(mixture.log_weights, block.params["mean"], roots)
+        return PosteriorDensity(LinkedNormals(self._coordinates, normals))
+
+    def _weigh(self, rows):
+        """Weigh the networks by simulations that none of them has seen."""
+        n_rows = torch.arange(len(rows)).expand(self.n_estimators, -1)
+        training = EnsembleTraining(
+            self.module_,
+            self._objective(rows, torch.float64, generator_from(0)),
+            (n_rows[:, :0], n_rows),
+            self._settings(len(rows), one_pass=True),
+            generator_from(0),
+            by_hand=False,
+            resolution=None,
+            repeats=False,
+        )
+        training.weigh()
+
+    def _forget(self):
+        """Forget an earlier fit."""
+        for name in ("module_", "loss_curve_", "n_iter_", "_optimizer_states"):
+            if hasattr(self, name):
+                delattr(self, name)
 
     def _summaries(self, X):
         """Return the features of observations, or what the first network makes of them."""

@@ -143,7 +143,7 @@ class EnsembleTraining:
             descent.run()
         histories = self._end(descents)
         if self.split[1].shape[1]:
-            self._weigh()
+            self.weigh()
             self._finish(histories)
         return histories
 
@@ -216,7 +216,7 @@ class EnsembleTraining:
             network.eval().double()
         return histories
 
-    def _weigh(self) -> None:
+    def weigh(self) -> None:
         """Weigh the views and set the width on the rows they have held out."""
         n_members = len(self.split[1])
         held_out = self._predictions(self.module, self.split[1], n_members)

@@ -2,20 +2,31 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
 from .base import ChosenRows, Standardizer
 from .bridge import to_numpy, to_tensor
 from .coordinates import Coordinates
+from .items import with_padding
 from .parameter_space import ParameterSpace
 from .predictive import row_chunks
 
-__all__ = ["Outlyingness", "Simulated", "coordinates_of", "filled_prior", "usable_rows"]
+__all__ = [
+    "Outlyingness",
+    "Simulated",
+    "Source",
+    "coordinates_of",
+    "filled_prior",
+    "online_parts",
+    "to_coordinates",
+    "usable_rows",
+]
 
 # A table of so few rows holds data: a NaN there is an error, not a failed simulation.
 _FEWEST_ROWS = 20
@@ -23,6 +34,7 @@ _FEWEST_ROWS = 20
 # What the distances of observations are compared with.
 _MOST_COMPARED = 10_000
 _JITTER = 1e-6
+_RARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -207,6 +219,20 @@ class Outlyingness:
         n = len(self.distances)
         return (1 + n - place) / (1 + n)
 
+    def warn(self, summaries: np.ndarray) -> None:
+        """Warn of observations that hardly any simulation is as far out as."""
+        p_values = self.p_values(summaries)
+        n = len(self.distances)
+        far = p_values <= max(_RARE, 1.0 / (1 + n))
+        if far.any():
+            warnings.warn(
+                f"{far.sum()} of {len(far)} observation(s) lie further out than almost "
+                "all simulations: posteriors for them are extrapolated. Simulate more "
+                "widely, or look for what the simulator lacks.",
+                UserWarning,
+                stacklevel=5,
+            )
+
     @staticmethod
     def chosen(n_rows: int) -> np.ndarray:
         """Return which of many simulations to measure: evenly spaced ones."""
@@ -214,8 +240,54 @@ class Outlyingness:
         return np.linspace(0, n_rows - 1, n).round().astype(int)
 
 
-def as_tensor_start(mixture: Any) -> tuple[torch.Tensor, ...]:
-    """Return log weights, means and roots of the only row of a mixture of normals."""
-    (block,) = mixture.blocks
-    factor = block.params["precision_factor"][0]
-    return mixture.log_weights[0], block.params["mean"][0], torch.linalg.inv(factor)
+@dataclass(frozen=True)
+class Source:
+    """Where fresh simulations come from.
+
+    Parameters
+    ----------
+    simulator : object or callable
+        Has a method ``sample``, or returns data and parameters.
+    parameters, data : str
+        Their names in what ``sample`` returns.
+    """
+
+    simulator: Any
+    parameters: str
+    data: str
+
+    def draw(
+        self, n_samples: int, rng: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return data, padded by NaN where there is a mask, and parameters."""
+        if not hasattr(self.simulator, "sample"):
+            X, y = self.simulator(n_samples, rng)
+            return np.asarray(X), np.asarray(y)
+        made = self.simulator.sample(n_samples, random_state=rng)
+        missing = [name for name in (self.parameters, self.data) if name not in made]
+        if missing:
+            raise ValueError(
+                f"The simulator returns no {missing[0]!r}, only {sorted(made)}; see "
+                "the arguments parameters and data."
+            )
+        X, mask = made[self.data], made.get(self.data + "_mask")
+        return (X if mask is None else with_padding(X, mask)), made[self.parameters]
+
+
+def online_parts(n_batches: int) -> Iterator[tuple[int, float]]:
+    """Yield numbers of steps that share simulations, and their share of the rate.
+
+    The rate stays for half of the steps and falls along a cosine.
+    """
+    if not isinstance(n_batches, Integral) or n_batches < 1:
+        raise ValueError(f"n_batches must be a positive integer, got {n_batches!r}.")
+    n_done = 0
+    while n_done < n_batches:
+        n_steps = min(_STEPS_TOGETHER, int(n_batches) - n_done)
+        falling = max(0.0, 2.0 * (n_done + 0.5 * n_steps) / n_batches - 1.0)
+        yield n_steps, 0.5 * (1.0 + math.cos(math.pi * falling))
+        n_done += n_steps
+
+
+# Steps whose simulations are made at once: enough to be fast, few enough to forget.
+_STEPS_TOGETHER = 25
