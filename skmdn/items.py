@@ -1,14 +1,13 @@
 """Rows of several items: sets and series of any length, as padded arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .base import Standardizer
 
-__all__ = ["ItemStandardizer", "padded_items", "with_padding"]
+__all__ = ["item_standardizer", "padded_items", "with_padding"]
 
 
 def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
@@ -43,9 +42,7 @@ def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
     array([[ 1.,  2.],
            [ 3., nan]])
     """
-    if isinstance(X, np.ma.MaskedArray):
-        items = X.astype(np.float64).filled(np.nan)
-    elif _is_ragged(X):
+    if _is_ragged(X):
         items = _joined([_row(row, name) for row in X], name)
     else:
         items = _numbers(X, name)
@@ -97,32 +94,35 @@ def with_padding(values: Any, mask: Any, *, name: str = "X") -> np.ndarray:
     return values
 
 
-@dataclass(frozen=True)
-class ItemStandardizer:
-    """Location and scale of each feature over the real items of all rows.
+def item_standardizer(
+    items: np.ndarray, weights: np.ndarray | None = None
+) -> Standardizer:
+    """Measure location and scale of each feature over the real items of all rows.
 
     Parameters
     ----------
-    features : Standardizer
-        Of the features.
+    items : ndarray of shape (n_samples, n_items, n_features)
+        What :func:`padded_items` returns.
+    weights : ndarray of shape (n_samples,), default=None
+        An item counts as much as its row.
+
+    Returns
+    -------
+    standardizer : Standardizer
+        Its ``transform`` takes items; NaN stays NaN.
+
+    Raises
+    ------
+    ValueError
+        If there is no item at all.
     """
-
-    features: Standardizer
-
-    @classmethod
-    def fit(cls, items: np.ndarray, weights: np.ndarray | None = None) -> Any:
-        """Measure the features; an item counts as much as its row."""
-        real = ~np.isnan(items[..., 0])
-        if not real.any():
-            raise ValueError("No row has any item.")
-        if weights is None:
-            weights = np.ones(len(items))
-        of_items = np.broadcast_to(weights[:, None], real.shape)[real]
-        return cls(Standardizer.fit(items[real], of_items))
-
-    def transform(self, items: np.ndarray) -> np.ndarray:
-        """Return standardised items; padding stays NaN."""
-        return self.features.transform(items)
+    real = ~np.isnan(items[..., 0])
+    if not real.any():
+        raise ValueError("No row has an item.")
+    if weights is None:
+        weights = np.ones(len(items))
+    of_items = np.broadcast_to(np.asarray(weights)[:, None], real.shape)[real]
+    return Standardizer.fit(items[real], of_items)
 
 
 def _is_ragged(X: Any) -> bool:
@@ -133,10 +133,7 @@ def _is_ragged(X: Any) -> bool:
 
 
 def _row(row: Any, name: str) -> np.ndarray:
-    """Return a row as ``(n_items, n_features)``; its masked items are left out."""
-    row = (
-        padded_items(np.ma.asarray(row)[None], name=name)[0] if np.ma.isMA(row) else row
-    )
+    """Return a row as ``(n_items, n_features)``."""
     row = _numbers(row, name)
     row = row[:, None] if row.ndim == 1 else row
     if row.ndim != 2:
@@ -163,7 +160,10 @@ def _joined(rows: list[np.ndarray], name: str) -> np.ndarray:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:
+    """Return a copy in double precision; what is masked becomes NaN."""
     try:
+        if isinstance(value, np.ma.MaskedArray):
+            return value.astype(np.float64).filled(np.nan)
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}") from error
