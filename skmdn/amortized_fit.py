@@ -26,7 +26,7 @@ from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
 from .ensemble import EnsembleTraining, Race, split_for
 from .families import MultivariateNormal, Transformed
-from .items import ItemStandardizer, padded_items
+from .items import item_standardizer, padded_items
 from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .penalty import MixturePrior
@@ -210,7 +210,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         if self.summary is None:
             self._x_scaler = Standardizer.fit(rows.X, rows.weights)
         else:
-            self._x_scaler = ItemStandardizer.fit(rows.X[:], rows.weights)
+            self._x_scaler = item_standardizer(rows.X[:], rows.weights)
         self.module_ = self._networks(rows, weight_source).to(device)
         return generator
 
