@@ -1,8 +1,6 @@
 """What is below an amortized posterior: coordinates, networks, training, answers."""
 
 import copy
-import math
-from functools import partial
 
 import numpy as np
 import torch
@@ -13,36 +11,29 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ._sklearn import _check_sample_weight
 from .base import (
     ChosenRows,
-    EpochReporter,
-    Standardizer,
     TorchEstimator,
     resolve_device,
 )
 from .blocks import Block
-from .bridge import StreamedRows, generator_from, mapped_tensor, to_numpy, to_tensor
+from .bridge import generator_from, to_numpy, to_tensor
 from .composition import Composition
 from .coordinates import Coordinates
 from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
-from .ensemble import EnsembleTraining, Race, split_for
 from .families import MultivariateNormal, Transformed
-from .items import item_standardizer, padded_items
+from .items import padded_items
 from .mixture import Mixture
 from .networks import MixtureEnsemble
-from .penalty import MixturePrior
-from .posterior_bound import BoundObjective
 from .posterior_density import PosteriorDensity
-from .posterior_gradient import PosteriorGradient
 from .posterior_networks import (
     CorrelatedHead,
     DropoutMLP,
     Features,
     PosteriorNetwork,
-    PosteriorObjective,
 )
 from .predictive import PredictiveQueries, row_chunks
 from .simulated import (
-    Outlyingness,
+    DataScaler,
     Simulated,
     coordinates_of,
     filled_prior,
@@ -50,7 +41,6 @@ from .simulated import (
     usable_rows,
 )
 from .summaries import summary_from
-from .training import History, Settings
 
 __all__ = ["AmortizedFit"]
 
@@ -58,22 +48,11 @@ __all__ = ["AmortizedFit"]
 # are smooth, or both are scale-free.
 _LINKS = {"relu": "softplus", "silu": "exp"}
 _VIEWS = ("silu", "relu")
-_RACE = Race(0.1, 0.0, 0.0)
 _DROPOUT = {"relu": 0.05, "silu": 0.0}
 
-# objective="mixed": what the bound counts beside the log score.
-_BOUND_SHARE = 0.5
 
 _RIDGE = 1.0
-_AVERAGING = 0.995
-_N_WARM_UP = 120
-_MAX_STEPS = 6_000
-_PATIENCE_STEPS = 600
-# Without held-out rows nothing tells when to stop.
-_STEPS_UNJUDGED = 300
 
-# early_stopping="auto": fewer rows cannot spare any.
-_MIN_ROWS_EARLY_STOPPING = 50
 
 _SHAPING = (
     "prior",
@@ -207,12 +186,19 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             self.module_ = copy.deepcopy(self.module_).to(device)
             return generator
         self._shaped_by = shape
-        if self.summary is None:
-            self._x_scaler = Standardizer.fit(rows.X, rows.weights)
-        else:
-            self._x_scaler = item_standardizer(rows.X[:], rows.weights)
+        self._x_scaler = self._made_scaler(rows)
         self.module_ = self._networks(rows, weight_source).to(device)
         return generator
+
+    def _made_scaler(self, rows):
+        """Measure the data, of padded rows the items that are real."""
+        if self.summary is None:
+            return DataScaler.fit(rows.X, rows.weights)
+        items = rows.X[:]
+        real = ~np.isnan(items[..., 0])
+        if not real.any():
+            raise ValueError("No row of X has any item.")
+        return DataScaler.fit(items[real], np.repeat(rows.weights, real.sum(axis=1)))
 
     def _networks(self, rows, generator):
         """Build a network for each kind of activation, at the linear regression."""
@@ -287,120 +273,6 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         residual = np.sqrt(np.maximum(square, 1e-12))
         return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
 
-    # Training.
-
-    def _settings(self, n_rows, *, one_pass=False):
-        """Turn the parameters into the loop's settings."""
-        batch_size = 200 if self.batch_size == "auto" else self.batch_size
-        batch_size = min(batch_size, n_rows)
-        n_steps = max(1, round((1.0 - self._hold_out(n_rows)) * n_rows / batch_size))
-        max_iter, patience = self.max_iter, self.n_iter_no_change
-        if one_pass:
-            max_iter = 1
-        elif max_iter == "auto":
-            judged = self._hold_out(n_rows) or self.objective == "elbo"
-            most = _MAX_STEPS if judged else _STEPS_UNJUDGED
-            max_iter = math.ceil(most / n_steps)
-        if patience == "auto":
-            patience = math.ceil(_PATIENCE_STEPS / n_steps)
-        return Settings(
-            max_iter=max_iter,
-            batch_size=batch_size,
-            learning_rate=self.learning_rate_init,
-            warm_up=0.0 if one_pass else min(0.5, _N_WARM_UP / (max_iter * n_steps)),
-            decay=False,
-            n_iter_no_change=patience,
-            averaging=_AVERAGING,
-        )
-
-    def _hold_out(self, n_rows):
-        stops = self.early_stopping
-        if self.objective == "elbo":
-            # Held-out pairs judge another objective.
-            return 0.0
-        if stops == "auto":
-            stops = n_rows >= _MIN_ROWS_EARLY_STOPPING
-        return self.validation_fraction if stops else 0.0
-
-    def _train(self, rows, generator, settings, *, hold_out=0.0, states=()):
-        """Run the loop for every view and leave ``module_`` trained and frozen."""
-        reporter = EpochReporter(
-            self,
-            settings.max_iter * len(self.module_.networks),
-            self._state,
-            X=rows.X,
-            y=rows.u,
-            metadata={"sample_weight": rows.weights},
-        )
-        for network in self.module_.networks:
-            # Nothing is left out where nothing tells when the networks memorise.
-            trunk = network.trunk
-            trunk.dropout = self._dropout(trunk.activation) if hold_out else 0.0
-        device = next(self.module_.parameters()).device.type
-        single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
-        training = EnsembleTraining(
-            self.module_,
-            self._objective(
-                rows, torch.float32 if single else torch.float64, generator
-            ),
-            split_for(self.n_estimators, len(rows), hold_out, generator),
-            settings,
-            generator,
-            by_hand=device == "cpu" and self.objective == "log_score",
-            resolution=None,
-            repeats=False,
-            on_epoch=reporter,
-            closed_form=PosteriorGradient,
-            race=_RACE,
-        )
-        histories = training.run(states)
-        reporter.finish()
-        return History.joined(histories), [h.optimizer_state for h in histories]
-
-    def _objective(self, rows, dtype, generator):
-        """Return what makes the objective of a network."""
-        settings = {
-            **self._tensors(rows, dtype),
-            "prior": MixturePrior(),
-            "n_rows": len(rows),
-            "log_scale": self._log_volume(rows),
-            "x_noise": 0.0,
-            "y_noise": 0.0,
-            "generator": generator,
-        }
-        if self.objective == "log_score":
-            return partial(PosteriorObjective, **settings)
-        device = next(self.module_.parameters()).device
-        return partial(
-            BoundObjective,
-            **settings,
-            potential=self.potential,
-            coordinates=self._coordinates.map(lambda t: t.to(device)),
-            data=StreamedRows(rows.X, lambda part: part, device=device),
-            share=1.0 if self.objective == "elbo" else _BOUND_SHARE,
-        )
-
-    def _tensors(self, rows, dtype):
-        """Return standardised data, coordinates and weights."""
-        device = next(self.module_.parameters()).device
-        kind = {"dtype": dtype, "device": device}
-        x_class = StreamedRows if rows.streamed else mapped_tensor
-        return {
-            "x": x_class(rows.X, self._x_scaler.transform, **kind),
-            "y": to_tensor(rows.u, **kind),
-            "weights": to_tensor(rows.weights / rows.weights.mean(), **kind),
-        }
-
-    def _log_volume(self, rows):
-        """Return the mean log volume of the parameters' own units."""
-        log_jacobian = self._coordinates.log_jacobian(to_tensor(rows.u))
-        return float(np.average(to_numpy(log_jacobian), weights=rows.weights))
-
-    def _state(self):
-        """Return a copy of what a prediction needs, in the middle of training."""
-        module = copy.deepcopy(self.module_).eval().requires_grad_(False)
-        return {"module_": module.double()}
-
     # Queries.
 
     def _distribution(self, X):
@@ -410,11 +282,6 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             (mixture.blocks[0].family,), (tuple(range(self.n_components)),)
         )
         return PredictiveDistribution(mixture, self._univariate, layout=layout)
-
-    def _measure_outlyingness(self, rows):
-        """Remember how far out simulations are, to compare observations with."""
-        chosen = Outlyingness.chosen(len(rows))
-        self._outlyingness = Outlyingness.fit(self._summaries(rows.X[chosen]))
 
     def _mixture(self, X):
         """Return the ensemble's mixture in the coordinates, one per row."""
@@ -438,29 +305,8 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         normals = Normals(mixture.log_weights, block.params["mean"], roots)
         return PosteriorDensity(LinkedNormals(self._coordinates, normals))
 
-    def _weigh(self, rows):
-        """Weigh the networks by simulations that none of them has seen."""
-        n_rows = torch.arange(len(rows)).expand(self.n_estimators, -1)
-        training = EnsembleTraining(
-            self.module_,
-            self._objective(rows, torch.float64, generator_from(0)),
-            (n_rows[:, :0], n_rows),
-            self._settings(len(rows), one_pass=True),
-            generator_from(0),
-            by_hand=False,
-            resolution=None,
-            repeats=False,
-        )
-        training.weigh()
-
-    def _forget(self):
-        """Forget an earlier fit."""
-        for name in ("module_", "loss_curve_", "n_iter_", "_optimizer_states"):
-            if hasattr(self, name):
-                delattr(self, name)
-
     def _summaries(self, X):
-        """Return the features of observations, or what the first network makes of them."""
+        """Return observations, or what the first network makes of them."""
         network = self.module_.networks[0]
         device = next(network.parameters()).device
         parts = []

@@ -222,7 +222,7 @@ class _CorrelatedLogProb(torch.autograd.Function):
     """The same for autograd."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: Any,
         raw: Tensor,
         base: Tensor,
@@ -235,6 +235,6 @@ class _CorrelatedLogProb(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Any:
         d_raw, d_base, d_unit = context.forth.backward(gradient)
         return d_raw, d_base, d_unit, -d_base, None

@@ -1,14 +1,13 @@
 """The posterior for every observation at once, learned from simulations."""
 
 import numbers
-from dataclasses import replace
 
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ._sklearn import Interval, StrOptions, _fit_context
-from .amortized_fit import AmortizedFit
+from .amortized_training import AmortizedTraining
 from .base import unchanged_on_error, warn_about
 from .predictive import row_chunks
 from .simulated import Source, online_parts
@@ -17,7 +16,7 @@ from .variational import VariationalPosterior
 __all__ = ["AmortizedPosterior"]
 
 
-class AmortizedPosterior(AmortizedFit):
+class AmortizedPosterior(AmortizedTraining):
     r"""The posterior of a simulator's parameters, for all observations at once.
 
     Networks learn from simulated pairs how the posterior depends on the data:
@@ -362,43 +361,6 @@ class AmortizedPosterior(AmortizedFit):
         for history in histories:
             warn_about(history)
         return self
-
-    def _pass(self, X, y, sample_weight, rate):
-        """Make one pass and keep what the next one needs."""
-        goes_on = hasattr(self, "module_")
-        rows = self._checked_rows(X, y, sample_weight, reset=not goes_on)
-        n_calls = getattr(self, "n_iter_", 0)
-        generator = self._prepare(rows, keep=goes_on, n_calls=n_calls)
-        settings = self._settings(len(rows), one_pass=True)
-        history, states = self._train(
-            rows,
-            generator,
-            replace(settings, learning_rate=rate),
-            states=getattr(self, "_optimizer_states", ()),
-        )
-        self._measure_outlyingness(rows)
-        self._keep(history, getattr(self, "loss_curve_", []))
-        self._optimizer_states = states
-        return history
-
-    def _keep(self, history, before):
-        """Set what a user may want to know of a training."""
-        self.loss_curve_ = [*before, *history.loss]
-        self.validation_loss_curve_ = history.held_out or None
-        self.best_validation_loss_ = None
-        if history.best is not None:
-            self.best_validation_loss_ = float(history.best.mean())
-        self.n_iter_ = len(self.loss_curve_)
-
-    def _check_objective(self):
-        """Refuse an objective that lacks its potential."""
-        if self.objective != "log_score" and self.potential is None:
-            raise ValueError(
-                f"objective={self.objective!r} needs potential, a function of "
-                "parameters and data that returns the log joint density."
-            )
-        if self.objective != "log_score" and self.summary is not None:
-            raise ValueError(f"objective={self.objective!r} allows no summary.")
 
     # Queries; the others are inherited.
 

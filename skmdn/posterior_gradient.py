@@ -34,11 +34,12 @@ class PosteriorGradient:
         self.objective = objective
         self.network: Any = objective.network
         self.gradients = gradients
+        trunk: Any = objective.network.trunk
         self.layers = [
-            _Layer(self.network, gradients, f"trunk.layers.{i}")
-            for i in range(len(self.network.trunk.layers))
+            _Layer(objective.network, gradients, f"trunk.layers.{i}")
+            for i in range(len(trunk.layers))
         ]
-        self.head = _Layer(self.network, gradients, "head.linear")
+        self.head = _Layer(objective.network, gradients, "head.linear")
         self.line = self.network.get_parameter("head.line").detach()
         self.smooth = self.network.trunk.activation == "silu"
 

@@ -268,7 +268,8 @@ class PosteriorNetwork(MixtureNetwork):
         """
         if x.ndim == 2:
             x = x.expand((self.head.linear.weight.shape[0], *x.shape))
-        summaries = self.block(x)
+        block: Any = self.block
+        summaries = block(x)
         mixture: Mixture = self.head(self.trunk(summaries), summaries)
         return mixture
 
@@ -284,9 +285,11 @@ class PosteriorNetwork(MixtureNetwork):
 
     def log_prob(self, x: Tensor, u: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """Return log densities, perhaps without some units."""
-        summaries = self.block(x)
+        block: Any = self.block
+        summaries = block(x)
         hidden = self.trunk(summaries, kept)
-        log_prob: Tensor = self.head.log_prob(hidden, summaries, u)
+        head: Any = self.head
+        log_prob: Tensor = head.log_prob(hidden, summaries, u)
         return log_prob
 
 
@@ -302,7 +305,7 @@ class PosteriorObjective(MixtureObjective):
         self._of_batch: tuple[Tensor | None, list[Tensor]] = None, []
 
     def kept_units(self, rows: Tensor) -> list[Tensor]:
-        """Return which units a batch leaves out: the same if it is asked about twice."""
+        """Return which units a batch leaves out, the same if asked about twice."""
         if self._of_batch[0] is not rows:
             network: Any = self.network
             kept = network.trunk.draw_kept(rows.shape[1], self.generator)

@@ -18,12 +18,14 @@ from .parameter_space import ParameterSpace
 from .predictive import row_chunks
 
 __all__ = [
+    "DataScaler",
     "Outlyingness",
     "Simulated",
     "Source",
     "coordinates_of",
     "filled_prior",
     "online_parts",
+    "spaced_rows",
     "to_coordinates",
     "usable_rows",
 ]
@@ -31,9 +33,14 @@ __all__ = [
 # A table of so few rows holds data: a NaN there is an error, not a failed simulation.
 _FEWEST_ROWS = 20
 
-# What the distances of observations are compared with.
+# Rows that tails and distances are measured by.
 _MOST_COMPARED = 10_000
 _JITTER = 1e-6
+
+# A column is squashed if it reaches so many standard deviations; it is about linear up
+# to this quantile of its size.
+_FAR = 10.0
+_BEND = 0.1
 _RARE = 1e-3
 
 
@@ -55,6 +62,62 @@ class Simulated:
     def count(self) -> float:
         """Return how many rows these are worth, weights below 1 counted as 1."""
         return max(float(self.weights.sum()), float(len(self.weights)))
+
+
+@dataclass(frozen=True)
+class DataScaler:
+    r"""Standardised data, of which columns with far tails are squashed before.
+
+    .. math:: z = \frac{\operatorname{arsinh}(x / s) - m}{c}
+
+    Counts that explode for some parameters would otherwise make all others look alike.
+
+    Parameters
+    ----------
+    units : ndarray of shape (n_features,)
+        The numbers s: where the function bends from a line to a logarithm; infinite
+        for columns that stay as they are.
+    moments : Standardizer
+        Mean m and scale c of what that gives.
+    """
+
+    units: np.ndarray
+    moments: Standardizer
+
+    @classmethod
+    def fit(cls, values: Any, weights: np.ndarray) -> "DataScaler":
+        """Measure columns; tails by some of the rows."""
+        moments = Standardizer.fit(values, weights)
+        units = np.full(len(moments.mean), np.inf)
+        chosen = spaced_rows(len(values))
+        some = np.asarray(values[chosen], dtype=np.float64)
+        far = np.abs(moments.transform(some)).max(axis=0) > _FAR
+        if not far.any():
+            return cls(units, moments)
+        small = np.quantile(np.abs(some), _BEND, axis=0)
+        small = np.where(small > 0.0, small, 1e-3 * moments.scale)
+        units[far] = small[far]
+        squashed = _squashed(some, units)
+        return cls(units, Standardizer.fit(squashed, weights[chosen]))
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Return standardised values."""
+        return self.moments.transform(_squashed(values, self.units))
+
+
+def _squashed(values: np.ndarray, units: np.ndarray) -> np.ndarray:
+    far = np.isfinite(units)
+    if not far.any():
+        return values
+    values = np.array(values, dtype=np.float64)
+    values[..., far] = np.arcsinh(values[..., far] / units[far])
+    return values
+
+
+def spaced_rows(n_rows: int) -> np.ndarray:
+    """Return which of many rows to measure: evenly spaced ones."""
+    n = min(n_rows, _MOST_COMPARED)
+    return np.linspace(0, n_rows - 1, n).round().astype(int)
 
 
 def usable_rows(
@@ -232,12 +295,6 @@ class Outlyingness:
                 UserWarning,
                 stacklevel=5,
             )
-
-    @staticmethod
-    def chosen(n_rows: int) -> np.ndarray:
-        """Return which of many simulations to measure: evenly spaced ones."""
-        n = min(n_rows, _MOST_COMPARED)
-        return np.linspace(0, n_rows - 1, n).round().astype(int)
 
 
 @dataclass(frozen=True)

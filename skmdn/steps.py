@@ -58,6 +58,9 @@ class Settings:
     averaging : float, default=0.0
         Where it is positive, what is judged and kept is a running average of the
         parameters: a step takes this share of it over at most.
+    least_patience : int, optional
+        Where it is given, a member that was best early waits only as many epochs as
+        that took, but at least so many.
     """
 
     max_iter: int
@@ -71,6 +74,7 @@ class Settings:
     max_norm: float = 5.0
     max_recoveries: int = 8
     averaging: float = 0.0
+    least_patience: int | None = None
 
     def patience(self) -> int:
         """Return after how many epochs without progress a member has stopped."""

@@ -118,6 +118,7 @@ class _BestStates:
         self.values = flat.values.clone()
         self.tol = settings.tol
         self.patience = settings.patience()
+        self.least_patience = settings.least_patience
         n_members = flat.values.shape[0]
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
@@ -129,7 +130,7 @@ class _BestStates:
 
         A member that has stopped stays at its best.
         """
-        running = epoch - self.improved < self.patience
+        running = self._runs(epoch)
         with torch.no_grad(), self.optimizer.averaged():
             held_out = self.held_out_loss()
             better = (held_out < self.loss) & running
@@ -143,7 +144,15 @@ class _BestStates:
 
     def all_stopped(self, epoch: int) -> bool:
         """Tell whether no member is running any more."""
-        return bool((epoch - self.improved >= self.patience).all())
+        return not bool(self._runs(epoch).any())
+
+    def _runs(self, epoch: int) -> Tensor:
+        """Tell of each member whether its patience has not run out."""
+        waited = epoch - self.improved
+        if self.least_patience is None:
+            return waited < self.patience
+        early = self.improved.clamp_min(self.least_patience)
+        return waited < early.clamp_max(self.patience)
 
 
 def _n_steps(rows: Tensor, settings: Settings) -> int:
@@ -377,7 +386,8 @@ def _is_judged(epoch: int, settings: Settings) -> bool:
     A member is judged again before its patience has run out.
     """
     max_iter = settings.max_iter
-    every = max(1, min(max_iter // _N_JUDGED, settings.patience() // 2))
+    least = settings.least_patience or settings.patience()
+    every = max(1, min(max_iter // _N_JUDGED, settings.patience() // 2, least // 2))
     return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
 
 

@@ -246,7 +246,7 @@ class Margin:
         return (self.sign * self.mean + 0.5 * self.std.square()).exp()
 
     def average(self, shift: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return the mean and the mean slope of the map of Z + shift onto an interval."""
+        """Return the mean and mean slope of the map of Z + shift onto an interval."""
         params = {"mean": self.mean + shift, "scale": self.std}
         if self.link == "probit":
             below, above, _, slope = _probit_moments(params)
