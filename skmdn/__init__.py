@@ -2,10 +2,12 @@
 
 from ._version import __version__
 from .gaussian_mixture import MAPGaussianMixture
+from .posterior import AmortizedPosterior
 from .regression import MixtureDensityRegressor
 from .variational import VariationalPosterior
 
 __all__ = [
+    "AmortizedPosterior",
     "MAPGaussianMixture",
     "MixtureDensityRegressor",
     "VariationalPosterior",

@@ -25,16 +25,11 @@ from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
 from .training import Descent, History, OnEpoch, Settings, split_rows
 
-__all__ = ["EnsembleTraining", "split_for"]
+__all__ = ["EnsembleTraining", "Race", "split_for"]
 
-# The race: after this share of the passes, a view that is so many nats behind the best
-# drops out; others get this share of its other passes. With fewer passes and steps in
-# all, ranks have not settled by then.
-_RACE = 1 / 3
+# With fewer passes and steps in all, ranks have not settled in time for a race.
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_500
-_BEHIND = 0.15
-_PASSED_ON = 0.65
 
 # The finish: passes as a share of those before, and the largest step likewise. Rows
 # that occur again are worth learning by heart.
@@ -66,6 +61,25 @@ def split_for(
     )
 
 
+@dataclass(frozen=True)
+class Race:
+    """When views are compared, and what becomes of those that are behind.
+
+    Parameters
+    ----------
+    share : float, default=1/3
+        After this share of the passes.
+    behind : float, default=0.15
+        A view that is so many nats behind the best drops out.
+    passed_on : float, default=0.65
+        The others get this share of its other passes.
+    """
+
+    share: float = 1 / 3
+    behind: float = 0.15
+    passed_on: float = 0.65
+
+
 @dataclass
 class EnsembleTraining:
     """Train the networks of an ensemble in place.
@@ -91,6 +105,10 @@ class EnsembleTraining:
         Whether many rows occur again.
     on_epoch : callable, optional
         Called after every epoch of every network.
+    closed_form : type, default=ClosedFormGradient
+        Gradients in closed form, and which networks they apply to.
+    race : Race, optional
+        Of the views.
     """
 
     module: MixtureEnsemble
@@ -102,6 +120,8 @@ class EnsembleTraining:
     resolution: Tensor | None
     repeats: bool
     on_epoch: OnEpoch | None = None
+    closed_form: Any = ClosedFormGradient
+    race: Race = Race()
 
     def run(self, states: Sequence[dict[str, Tensor]] = ()) -> list[History]:
         """Train, weigh, finish; return what happened to each network.
@@ -123,7 +143,7 @@ class EnsembleTraining:
             descent.run()
         histories = self._end(descents)
         if self.split[1].shape[1]:
-            self._weigh()
+            self.weigh()
             self._finish(histories)
         return histories
 
@@ -140,15 +160,18 @@ class EnsembleTraining:
     def _race(self, descents: list[Descent]) -> list[Descent]:
         """Let views run for a while and return those that are not far behind."""
         n_passes = self.settings.max_iter
-        n_run = round(_RACE * n_passes)
+        n_run = max(1, round(self.race.share * n_passes))
         for descent in descents:
             descent.run(n_run)
         losses = [descent.best_loss() for descent in descents]
-        kept = [i for i, loss in enumerate(losses) if loss <= min(losses) + _BEHIND]
+        kept = [
+            i for i, loss in enumerate(losses) if loss <= min(losses) + self.race.behind
+        ]
         self.module.keep(kept)
         n_saved = (n_passes - n_run) * (len(losses) - len(kept))
         for i in kept:
-            descents[i].prolong(n_passes + round(_PASSED_ON * n_saved / len(kept)))
+            more = self.race.passed_on * n_saved / len(kept)
+            descents[i].prolong(n_passes + round(more))
         return [descents[i] for i in kept]
 
     @property
@@ -170,8 +193,8 @@ class EnsembleTraining:
         network.train().to(objective.y.dtype)
         network.set_trainable(True)
         by_hand = None
-        if self.by_hand and ClosedFormGradient.applies(network, objective.prior):
-            by_hand = partial(ClosedFormGradient, objective)
+        if self.by_hand and self.closed_form.applies(network, objective.prior):
+            by_hand = partial(self.closed_form, objective)
         return Descent(
             network.named_parameters(),
             objective.training_loss,
@@ -193,7 +216,7 @@ class EnsembleTraining:
             network.eval().double()
         return histories
 
-    def _weigh(self) -> None:
+    def weigh(self) -> None:
         """Weigh the views and set the width on the rows they have held out."""
         n_members = len(self.split[1])
         held_out = self._predictions(self.module, self.split[1], n_members)

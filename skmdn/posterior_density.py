@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .bridge import generator_from, to_numpy, to_tensor
-from .covering import LinkedNormals
+from .covering import LinkedNormals, Normals
 
 __all__ = ["PosteriorDensity"]
 
@@ -26,6 +26,11 @@ class PosteriorDensity:
 
     def __init__(self, linked: LinkedNormals) -> None:
         self._linked = linked
+
+    @property
+    def normals(self) -> Normals:
+        """The mixture in the coordinates of the prior, in torch."""
+        return self._linked.normals
 
     @property
     def n_features(self) -> int:

@@ -220,6 +220,7 @@ class PosteriorFit:
         max_components: int | None,
         effort: int,
         generator: torch.Generator,
+        start: Normals | None = None,
     ) -> "PosteriorFit":
         """Cover the target, descend, report; twice the effort has twice as much."""
         most = effort * max_evals
@@ -234,7 +235,7 @@ class PosteriorFit:
         n_descent = min(descent.n_evals, target.max_evals // 2 - n_later)
         reserve = n_descent + n_later if n_descent else 0
         target.max_evals -= reserve
-        covering = cover(target, settings, generator)
+        covering = cover(target, settings, generator, start)
         target.max_evals += reserve
         if n_descent:
             normals = descent.run(

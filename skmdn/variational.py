@@ -188,7 +188,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X=None, y=None):
+    def fit(self, X=None, y=None, *, start=None):
         """Fit the mixture to the posterior of every row of X.
 
         Parameters
@@ -198,6 +198,9 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             ``theta`` alone.
         y : None
             Ignored.
+        start : PosteriorDensity, default=None
+            An approximation from which the search draws as well as from the prior, for
+            example that of an earlier fit; in the coordinates of this prior.
 
         Returns
         -------
@@ -219,6 +222,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                     Problem(self.potential, space, x, self.add_prior),
                     descent,
                     generator_from(rng),
+                    start,
                 )
                 for x in observations
             ]
@@ -420,7 +424,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
             )
         return space
 
-    def _fit_row(self, problem, descent, generator):
+    def _fit_row(self, problem, descent, generator, start):
         auto = self.n_components == "auto"
 
         def attempt(effort):
@@ -431,6 +435,7 @@ class VariationalPosterior(DensityMixin, TorchEstimator):
                 max_components=None if auto else self.n_components,
                 effort=effort,
                 generator=generator,
+                start=None if start is None else start.normals,
             )
 
         first = attempt(1)
