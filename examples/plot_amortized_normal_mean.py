@@ -3,8 +3,8 @@ From a simulator to a checked posterior
 =======================================
 
 The mean of a normal distribution, seen through 10 to 100 observations: a posterior that
-can be written down, so that every step can be checked. Only the simulator is shown to the
-network. It learns the posterior for all data sets at once, whatever their size.
+can be written down, so that every step can be checked. Only the simulator is shown to
+the network. It learns the posterior for all data sets at once, whatever their size.
 """
 
 import matplotlib.pyplot as plt
@@ -34,7 +34,7 @@ def x(mu, n, rng):
 
 
 simulator = make_simulator([n, mu, x], pad_to={"x": 100})
-data = simulator.sample(4000, random_state=0)
+data = simulator.sample(6000, random_state=0)
 
 # %%
 # Observations have no order, so that a deep set summarises them. It is trained together
@@ -52,16 +52,16 @@ model = AmortizedPosterior(
 model.fit(data.padded("x"), data["mu"])
 
 # %%
-# Simulation-based calibration: among posterior draws, the rank of the mean that the data
-# were simulated with must be uniform. The report flags nothing.
+# Simulation-based calibration: among posterior draws, the rank of the mean that the
+# data were simulated with must be uniform. The report flags nothing.
 
 report = sbc(model, simulator, parameters="mu", random_state=1)
 print(report)
 
 # %%
 # The exact posterior is normal with precision n + 1. Left and middle, the report's
-# pictures. Right, the standard deviation, which the network had to learn from the number
-# of observations.
+# pictures. Right, the standard deviation, which the network had to learn from the
+# number of observations.
 
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 RankEcdfDisplay(report).plot([axes[0]])
