@@ -61,7 +61,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for n_seen, of_stage in zip(stages, draws, strict=True):
     left.scatter(*of_stage.T, s=3, alpha=0.5, label=f"after {n_seen} samples")
 left.plot(*truth[0], "k+", ms=12, label="truth")
-left.set(xlabel="contact rate", ylabel="recovery rate", xlim=(0, 1.2), ylim=(0, 0.25))
+left.set(xlabel="contact rate", ylabel="recovery rate", xlim=(0.2, 0.8), ylim=(0, 0.25))
 left.legend(frameon=False, fontsize="small", markerscale=2)
 days = 17 * np.arange(10)
 right.plot(days, replicated[:100].T, color="C0", lw=0.3, alpha=0.4)

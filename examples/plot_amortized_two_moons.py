@@ -18,7 +18,7 @@ from skmdn.diagnostics import c2st
 task = inference_task("two_moons")
 data = task.sample(5000, random_state=0)
 model = AmortizedPosterior(
-    task.prior, activation="silu", n_estimators=2, max_iter=80, random_state=0
+    task.prior, activation="silu", n_estimators=2, max_iter=60, random_state=0
 )
 model.fit(data["x"], data["theta"])
 
@@ -43,21 +43,20 @@ accuracy = [c2st(a, b, random_state=0) for a, b in zip(draws, reference, strict=
 print("C2ST", np.round(accuracy, 2))
 
 # %%
-# Above the density that was learned, below draws of it and of the exact posterior.
+# Above the density that was learned, below draws of the exact posterior.
 
-grid = np.linspace(-1, 1, 161)
-points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
-fig, axes = plt.subplots(
-    2, 3, figsize=(9, 6), sharex=True, sharey=True, layout="constrained"
-)
-for i, x in enumerate(observations):
+fig, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+for x, exact_draws, hits, (top, bottom) in zip(
+    observations, reference, accuracy, axes.T, strict=True
+):
+    low, high = exact_draws.min(0) - 0.15, exact_draws.max(0) + 0.15
+    first, second = np.linspace(low, high, 120).T
+    points = np.stack(np.meshgrid(first, second), -1).reshape(-1, 2)
     density = np.exp(model.log_prob(np.tile(x, (len(points), 1)), points))
-    axes[0, i].pcolormesh(grid, grid, density.reshape(161, 161), cmap="Blues")
-    axes[0, i].set_title(f"x = {x.round(2)}, C2ST {accuracy[i]:.2f}", fontsize="medium")
-    axes[1, i].scatter(*reference[i].T, s=2, color="0.7", label="exact")
-    axes[1, i].scatter(*draws[i].T, s=1, color="C0", label="learned")
-    axes[1, i].set_xlabel("theta[0]")
-axes[0, 0].set_ylabel("theta[1]")
-axes[1, 0].set_ylabel("theta[1]")
-axes[1, 0].legend(frameon=False, markerscale=4)
+    top.pcolormesh(first, second, density.reshape(120, 120), cmap="Blues")
+    top.set_title(f"x = {x.round(2)}, C2ST {hits:.2f}", fontsize="medium")
+    bottom.scatter(*exact_draws.T, s=2, color="0.3")
+    bottom.set(xlim=first[[0, -1]], ylim=second[[0, -1]], xlabel="theta[0]")
+axes[0, 0].set_ylabel("learned: theta[1]")
+axes[1, 0].set_ylabel("exact: theta[1]")
 plt.show()

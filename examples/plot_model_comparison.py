@@ -35,7 +35,6 @@ simulator = ModelSimulator(
     }
 )
 data = simulator.sample(10_000, random_state=0)
-print(data)
 
 # %%
 # The order of the counts does not matter, and a classifier need not learn that: it gets
@@ -48,9 +47,8 @@ classifier = make_pipeline(
 classifier.fit(np.sort(np.log1p(data["x"])), data["model"])
 
 # %%
-# The exact probability, from the marginal likelihoods of the sum s of n counts. The
-# score of the classifier can come close to that of the exact one, but not be better
-# except by chance.
+# The exact probability, from the marginal likelihoods. The score of the classifier can
+# come close to its score, but be better by chance only.
 
 
 def exact_probability(x):

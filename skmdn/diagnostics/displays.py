@@ -10,6 +10,8 @@ from .uniformity import ecdf_band
 __all__ = [
     "ContractionDisplay",
     "CoverageDisplay",
+    "MisspecificationDisplay",
+    "PredictiveCheckDisplay",
     "RankEcdfDisplay",
     "RankHistogramDisplay",
     "RecoveryDisplay",
@@ -70,20 +72,9 @@ class _ReportDisplay:
             The display.
         """
         n_panels = len(self.report.names)
-        if axes is None:
-            _, axes = _pyplot(type(self).__name__).subplots(
-                1,
-                n_panels,
-                figsize=(3.2 * n_panels, 3.0),
-                squeeze=False,
-                layout="constrained",
-            )
-        axes = np.ravel(axes)
-        if len(axes) != n_panels:
-            raise ValueError(f"{len(axes)} axes for {n_panels} parameters.")
-        self.axes_ = axes
-        self.figure_ = axes[0].figure
-        for j, ax in enumerate(axes):
+        self.axes_ = _axes(type(self).__name__, axes, n_panels, "parameters")
+        self.figure_ = self.axes_[0].figure
+        for j, ax in enumerate(self.axes_):
             self._draw(ax, j)
             ax.set_title(self.report.names[j], fontsize="medium")
         return self
@@ -262,6 +253,107 @@ class ContractionDisplay(_ReportDisplay):
         ax.set(xlabel="contraction", ylabel="z-score")
 
 
+class _NullDisplay:
+    """Histograms of what was expected, and lines where it was observed.
+
+    Parameters
+    ----------
+    result : object
+        What is shown.
+    """
+
+    def __init__(self, result):
+        self.result = result
+
+    def plot(self, axes=None):
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            Where to draw, one for each panel; a new figure by default.
+
+        Returns
+        -------
+        display : Display
+            The display.
+        """
+        panels = self._panels()
+        self.axes_ = _axes(type(self).__name__, axes, len(panels), "panels")
+        self.figure_ = self.axes_[0].figure
+        for ax, (label, observed, expected, p_value) in zip(
+            self.axes_, panels, strict=True
+        ):
+            ax.hist(expected, 30, facecolor="#c6dcef", edgecolor="C0")
+            ax.axvline(observed, color="black")
+            ax.set(xlabel=label, ylabel="simulations")
+            ax.set_title(f"p = {p_value:.3f}", fontsize="medium")
+        return self
+
+
+class PredictiveCheckDisplay(_NullDisplay):
+    """Statistics of data simulated from a posterior, and those of the observed data.
+
+    Parameters
+    ----------
+    result : PredictiveCheck
+        What :func:`predictive_check` returns.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        Where it was drawn, one for each statistic.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn.diagnostics import PredictiveCheckDisplay, predictive_check
+    >>> replicated = np.random.default_rng(0).normal(size=(500, 20))
+    >>> check = predictive_check(np.full(20, 3.0), replicated, random_state=0)
+    >>> len(PredictiveCheckDisplay(check).plot().axes_)
+    4
+    """
+
+    def _panels(self):
+        check = self.result
+        return [
+            (name, value, check.replicated[name], check.p_values[name])
+            for name, value in check.observed.items()
+        ]
+
+
+class MisspecificationDisplay(_NullDisplay):
+    """Discrepancy of the observed summaries among those of simulations.
+
+    Parameters
+    ----------
+    result : MisspecificationTest
+        What :func:`misspecification_test` returns.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn.diagnostics import MisspecificationDisplay, misspecification_test
+    >>> simulated = np.random.default_rng(0).normal(size=(500, 2))
+    >>> result = misspecification_test([[6.0, 0.0]], simulated, random_state=0)
+    >>> len(MisspecificationDisplay(result).plot().axes_)
+    1
+    """
+
+    def _panels(self):
+        result = self.result
+        return [("squared MMD", result.statistic, result.null, result.p_value)]
+
+
 def draw_report(report):
     """Draw all displays of a report, a row for each parameter."""
     displays = [
@@ -282,6 +374,22 @@ def draw_report(report):
     for column, display in zip(axes.T, displays, strict=True):
         display(report).plot(column)
     return figure
+
+
+def _axes(user, axes, n_panels, what):
+    """Return an array of axes, new ones unless they are given."""
+    if axes is None:
+        _, axes = _pyplot(user).subplots(
+            1,
+            n_panels,
+            figsize=(3.2 * n_panels, 3.0),
+            squeeze=False,
+            layout="constrained",
+        )
+    axes = np.ravel(axes)
+    if len(axes) != n_panels:
+        raise ValueError(f"{len(axes)} axes for {n_panels} {what}.")
+    return axes
 
 
 def _draw_ecdf(ax, values):
