@@ -30,7 +30,9 @@ _AVERAGING = 0.995
 
 _N_WARM_UP = 120
 
-_MAX_STEPS = 6_000
+# Smooth networks are done earlier.
+_MAX_STEPS = 9_000
+_PASSES = {"relu": 1.0, "silu": 0.5}
 
 _PATIENCE_STEPS = 600
 _LEAST_PATIENCE_STEPS = 120
@@ -71,12 +73,19 @@ class AmortizedTraining(AmortizedFit):
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
-            warm_up=0.0 if one_pass else min(0.5, _N_WARM_UP / (max_iter * n_steps)),
+            warm_up=0.0,
+            warm_up_steps=_N_WARM_UP,
             decay=False,
             n_iter_no_change=patience,
             least_patience=least,
             averaging=_AVERAGING,
         )
+
+    def _passes(self):
+        """Return which share of the passes the network of each kind makes."""
+        kinds = [network.trunk.activation for network in self.module_.networks]
+        auto = self.max_iter == "auto"
+        return [_PASSES[kind] if auto else 1.0 for kind in kinds]
 
     def _hold_out(self, n_rows):
         stops = self.early_stopping
@@ -117,6 +126,7 @@ class AmortizedTraining(AmortizedFit):
             on_epoch=reporter,
             closed_form=PosteriorGradient,
             race=_RACE,
+            passes=self._passes(),
         )
         histories = training.run(states)
         reporter.finish()
