@@ -21,7 +21,7 @@ from .training import History, Settings
 
 __all__ = ["AmortizedTraining"]
 
-_RACE = Race(0.1, 0.0, 0.0)
+_RACE = Race(0.07, 0.0, 0.0)
 
 # objective="mixed": what the bound counts beside the log score.
 _BOUND_SHARE = 0.5
@@ -37,7 +37,7 @@ _PASSES = {"relu": 1.0, "silu": 0.5}
 _PATIENCE_STEPS = 600
 _LEAST_PATIENCE_STEPS = 120
 
-# Fewer simulations get smaller batches, and half of the steps.
+# Fewer simulations get smaller batches, and a third of the steps.
 _FEW_ROWS = 4_000
 
 # Without held-out rows nothing tells when to stop.
@@ -64,7 +64,7 @@ class AmortizedTraining(AmortizedFit):
             judged = self._hold_out(n_rows) or self.objective == "elbo"
             most = _MAX_STEPS if judged else _STEPS_UNJUDGED
             if n_rows < _FEW_ROWS:
-                most = min(most, _MAX_STEPS // 2)
+                most = min(most, _MAX_STEPS // 3)
             max_iter = math.ceil(most / n_steps)
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)

@@ -93,16 +93,19 @@ def test_density_of_one_parameter_integrates_to_one(prior):
     model = AmortizedPosterior(prior, **SMALL).fit(X, theta)
     assert model.predict(X[:3]).shape == (3,)
     assert model.sample(X[:3], 4).shape == (3, 4)
-    low, high = (-20.0, 20.0) if prior in (None, [None]) else (0.0, 3.0)
-    if prior and hasattr(prior[0], "dist") and prior[0].dist.name == "expon":
-        high = 60.0
-    nodes, weights = np.polynomial.legendre.leggauss(1000)
-    # Dense beside the ends, where densities may be steep.
-    place = 0.5 * (1.0 + np.sin(0.5 * np.pi * nodes))
-    grid = low + (high - low) * place
-    size = 0.25 * np.pi * (high - low) * np.cos(0.5 * np.pi * nodes) * weights
+    nodes, weights = np.polynomial.legendre.leggauss(2000)
+    if prior in (None, [None]):
+        grid, size = 20.0 * nodes, 20.0 * weights
+    elif np.isinf(model.predict_distribution(X[:1]).mixture.blocks[0].family.high[0]):
+        # A half-line, by the logarithm.
+        grid = np.exp(30.0 * nodes)
+        size = 30.0 * weights * grid
+    else:
+        # Dense beside the ends, where densities may be steep.
+        grid = 1.5 * (1.0 + np.sin(0.5 * np.pi * nodes))
+        size = 0.75 * np.pi * np.cos(0.5 * np.pi * nodes) * weights
     for row in model.predict_distribution(X[:5]):
-        assert np.exp(row.log_prob(grid)) @ size == pytest.approx(1.0, abs=1e-3)
+        assert np.exp(row.log_prob(grid)) @ size == pytest.approx(1.0, abs=1e-6)
 
 
 def test_posterior_of_a_linear_problem(linear):
@@ -114,7 +117,7 @@ def test_posterior_of_a_linear_problem(linear):
     # Half of the data: prior and noise have the same variance.
     mean, std = model.predict(X, return_std=True)
     assert np.abs(mean - X / 2).mean() < 0.2 * math.sqrt(0.05)
-    np.testing.assert_allclose(std.mean(axis=0), math.sqrt(0.05), rtol=0.05)
+    np.testing.assert_allclose(std.mean(axis=0), math.sqrt(0.05), rtol=0.1)
 
 
 def test_highest_point(fitted):
