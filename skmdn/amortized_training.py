@@ -21,7 +21,7 @@ from .training import History, Settings
 
 __all__ = ["AmortizedTraining"]
 
-_RACE = Race(0.1, 0.0, 0.0)
+_RACE = Race(0.07, 0.0, 0.0)
 
 # objective="mixed": what the bound counts beside the log score.
 _BOUND_SHARE = 0.5
@@ -30,12 +30,14 @@ _AVERAGING = 0.995
 
 _N_WARM_UP = 120
 
-_MAX_STEPS = 6_000
+# Smooth networks are done earlier.
+_MAX_STEPS = 9_000
+_PASSES = {"relu": 1.0, "silu": 0.5}
 
 _PATIENCE_STEPS = 600
 _LEAST_PATIENCE_STEPS = 120
 
-# Fewer simulations get smaller batches, and half of the steps.
+# Fewer simulations get smaller batches, and a third of the steps.
 _FEW_ROWS = 4_000
 
 # Without held-out rows nothing tells when to stop.
@@ -62,7 +64,7 @@ class AmortizedTraining(AmortizedFit):
             judged = self._hold_out(n_rows) or self.objective == "elbo"
             most = _MAX_STEPS if judged else _STEPS_UNJUDGED
             if n_rows < _FEW_ROWS:
-                most = min(most, _MAX_STEPS // 2)
+                most = min(most, _MAX_STEPS // 3)
             max_iter = math.ceil(most / n_steps)
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
@@ -71,12 +73,19 @@ class AmortizedTraining(AmortizedFit):
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
-            warm_up=0.0 if one_pass else min(0.5, _N_WARM_UP / (max_iter * n_steps)),
+            warm_up=0.0,
+            warm_up_steps=_N_WARM_UP,
             decay=False,
             n_iter_no_change=patience,
             least_patience=least,
             averaging=_AVERAGING,
         )
+
+    def _passes(self):
+        """Return which share of the passes the network of each kind makes."""
+        kinds = [network.trunk.activation for network in self.module_.networks]
+        auto = self.max_iter == "auto"
+        return [_PASSES[kind] if auto else 1.0 for kind in kinds]
 
     def _hold_out(self, n_rows):
         stops = self.early_stopping
@@ -117,6 +126,7 @@ class AmortizedTraining(AmortizedFit):
             on_epoch=reporter,
             closed_form=PosteriorGradient,
             race=_RACE,
+            passes=self._passes(),
         )
         histories = training.run(states)
         reporter.finish()

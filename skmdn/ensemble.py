@@ -109,6 +109,8 @@ class EnsembleTraining:
         Gradients in closed form, and which networks they apply to.
     race : Race, optional
         Of the views.
+    passes : sequence of float, default=()
+        For each view which share of the passes it makes; all by default.
     """
 
     module: MixtureEnsemble
@@ -122,6 +124,7 @@ class EnsembleTraining:
     on_epoch: OnEpoch | None = None
     closed_form: Any = ClosedFormGradient
     race: Race = Race()
+    passes: Sequence[float] = ()
 
     def run(self, states: Sequence[dict[str, Tensor]] = ()) -> list[History]:
         """Train, weigh, finish; return what happened to each network.
@@ -131,12 +134,18 @@ class EnsembleTraining:
         states : sequence of dict
             The optimisers' states where an earlier run left them.
         """
-        descents = [
-            self._descent(
-                network, self.split, self.settings, state, self.on_epoch, cools=True
+        passes = self.passes or [1.0] * len(self.networks)
+        descents = []
+        for network, state, share in itertools.zip_longest(
+            self.networks, states, passes
+        ):
+            n_passes = max(1, round(share * self.settings.max_iter))
+            settings = replace(self.settings, max_iter=n_passes)
+            descents.append(
+                self._descent(
+                    network, self.split, settings, state, self.on_epoch, cools=True
+                )
             )
-            for network, state in itertools.zip_longest(self.networks, states)
-        ]
         if self._is_race() and not states:
             descents = self._race(descents)
         for descent in descents:
@@ -169,9 +178,9 @@ class EnsembleTraining:
         ]
         self.module.keep(kept)
         n_saved = (n_passes - n_run) * (len(losses) - len(kept))
-        for i in kept:
-            more = self.race.passed_on * n_saved / len(kept)
-            descents[i].prolong(n_passes + round(more))
+        more = round(self.race.passed_on * n_saved / len(kept))
+        for i in kept if more else ():
+            descents[i].prolong(descents[i].settings.max_iter + more)
         return [descents[i] for i in kept]
 
     @property

@@ -58,6 +58,8 @@ class Settings:
     averaging : float, default=0.0
         Where it is positive, what is judged and kept is a running average of the
         parameters: a step takes this share of it over at most.
+    warm_up_steps : int, default=0
+        Steps over which the rate rises, counted from the first step of all runs.
     least_patience : int, optional
         Where it is given, a member that was best early waits only as many epochs as
         that took, but at least so many.
@@ -74,6 +76,7 @@ class Settings:
     max_norm: float = 5.0
     max_recoveries: int = 8
     averaging: float = 0.0
+    warm_up_steps: int = 0
     least_patience: int | None = None
 
     def patience(self) -> int:
@@ -231,6 +234,9 @@ class Optimizer:
         """Return the learning rate of the next step."""
         done = (self.n_done + 1) / self.n_steps
         peak = self.settings.learning_rate * self.factor
+        if self.settings.warm_up_steps:
+            n_steps = self.n_before + self.n_done + 1
+            peak *= min(1.0, n_steps / self.settings.warm_up_steps)
         warm_up = self.settings.warm_up
         if done < warm_up:
             return peak * done / warm_up
