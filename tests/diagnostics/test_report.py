@@ -60,7 +60,7 @@ def judged(**wrong):
         ConjugateNormal(**wrong),
         simulator(),
         n_simulations=500,
-        n_samples=400,
+        n_samples=200,
         quantities={"log_likelihood": log_likelihood},
         random_state=0,
     )
