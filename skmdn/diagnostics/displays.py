@@ -21,7 +21,43 @@ __all__ = [
 _BAND = {"color": "0.85", "linewidth": 0}
 
 
-class _ReportDisplay:
+class _PanelDisplay:
+    """A picture of some panels in a row."""
+
+    def plot(self, axes=None):
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            Where to draw, one for each panel; a new figure by default.
+
+        Returns
+        -------
+        display : Display
+            The display.
+        """
+        titles = self._titles()
+        n_panels = len(titles)
+        if axes is None:
+            _, axes = _pyplot(type(self).__name__).subplots(
+                1,
+                n_panels,
+                figsize=(3.2 * n_panels, 3.0),
+                squeeze=False,
+                layout="constrained",
+            )
+        self.axes_ = np.ravel(axes)
+        if len(self.axes_) != n_panels:
+            raise ValueError(f"{len(self.axes_)} axes for {n_panels} panels.")
+        self.figure_ = self.axes_[0].figure
+        for j, ax in enumerate(self.axes_):
+            self._draw(ax, j)
+            ax.set_title(titles[j], fontsize="medium")
+        return self
+
+
+class _ReportDisplay(_PanelDisplay):
     """A picture of each parameter of a report.
 
     Parameters
@@ -58,26 +94,8 @@ class _ReportDisplay:
 
         return cls(sbc(estimator, simulator, **settings)).plot(axes)
 
-    def plot(self, axes=None):
-        """Draw.
-
-        Parameters
-        ----------
-        axes : sequence of matplotlib Axes, default=None
-            Where to draw, one for each parameter; a new figure by default.
-
-        Returns
-        -------
-        display : Display
-            The display.
-        """
-        n_panels = len(self.report.names)
-        self.axes_ = _axes(type(self).__name__, axes, n_panels, "parameters")
-        self.figure_ = self.axes_[0].figure
-        for j, ax in enumerate(self.axes_):
-            self._draw(ax, j)
-            ax.set_title(self.report.names[j], fontsize="medium")
-        return self
+    def _titles(self):
+        return self.report.names
 
 
 class RankHistogramDisplay(_ReportDisplay):
@@ -253,7 +271,7 @@ class ContractionDisplay(_ReportDisplay):
         ax.set(xlabel="contraction", ylabel="z-score")
 
 
-class _NullDisplay:
+class _NullDisplay(_PanelDisplay):
     """Histograms of what was expected, and lines where it was observed.
 
     Parameters
@@ -265,30 +283,14 @@ class _NullDisplay:
     def __init__(self, result):
         self.result = result
 
-    def plot(self, axes=None):
-        """Draw.
+    def _titles(self):
+        return [f"p = {p_value:.3f}" for *_, p_value in self._panels()]
 
-        Parameters
-        ----------
-        axes : sequence of matplotlib Axes, default=None
-            Where to draw, one for each panel; a new figure by default.
-
-        Returns
-        -------
-        display : Display
-            The display.
-        """
-        panels = self._panels()
-        self.axes_ = _axes(type(self).__name__, axes, len(panels), "panels")
-        self.figure_ = self.axes_[0].figure
-        for ax, (label, observed, expected, p_value) in zip(
-            self.axes_, panels, strict=True
-        ):
-            ax.hist(expected, 30, facecolor="#c6dcef", edgecolor="C0")
-            ax.axvline(observed, color="black")
-            ax.set(xlabel=label, ylabel="simulations")
-            ax.set_title(f"p = {p_value:.3f}", fontsize="medium")
-        return self
+    def _draw(self, ax, j):
+        label, observed, expected, _ = self._panels()[j]
+        ax.hist(expected, 30, facecolor="#c6dcef", edgecolor="C0")
+        ax.axvline(observed, color="black")
+        ax.set(xlabel=label, ylabel="simulations")
 
 
 class PredictiveCheckDisplay(_NullDisplay):
@@ -374,22 +376,6 @@ def draw_report(report):
     for column, display in zip(axes.T, displays, strict=True):
         display(report).plot(column)
     return figure
-
-
-def _axes(user, axes, n_panels, what):
-    """Return an array of axes, new ones unless they are given."""
-    if axes is None:
-        _, axes = _pyplot(user).subplots(
-            1,
-            n_panels,
-            figsize=(3.2 * n_panels, 3.0),
-            squeeze=False,
-            layout="constrained",
-        )
-    axes = np.ravel(axes)
-    if len(axes) != n_panels:
-        raise ValueError(f"{len(axes)} axes for {n_panels} {what}.")
-    return axes
 
 
 def _draw_ecdf(ax, values):

@@ -37,7 +37,7 @@ def test_a_panel_for_each_parameter(name, data):
     assert display.axes_[0].get_xlabel()
     _, axes = plt.subplots(1, 2)
     assert display.plot(axes).axes_[0] is axes[0]
-    with pytest.raises(ValueError, match="1 axes for 2 parameters"):
+    with pytest.raises(ValueError, match="1 axes for 2 panels"):
         display.plot(axes[:1])
     plt.close("all")
 
