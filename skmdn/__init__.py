@@ -3,10 +3,12 @@
 from ._version import __version__
 from .gaussian_classifier import GaussianMixtureClassifier
 from .gaussian_mixture import MAPGaussianMixture
+from .posterior import AmortizedPosterior
 from .regression import MixtureDensityRegressor
 from .variational import VariationalPosterior
 
 __all__ = [
+    "AmortizedPosterior",
     "GaussianMixtureClassifier",
     "MAPGaussianMixture",
     "MixtureDensityRegressor",

@@ -126,7 +126,8 @@ class Composition:
         if not support.bounded:
             return self
         families = tuple(
-            Transformed(family, support.low, support.high) for family in self.families
+            Transformed(family, support.low, support.high, support.link)
+            for family in self.families
         )
         return Composition(families, self.places, self.names)
 

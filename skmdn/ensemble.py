@@ -25,16 +25,11 @@ from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
 from .training import Descent, History, OnEpoch, Settings, split_rows
 
-__all__ = ["EnsembleTraining", "split_for"]
+__all__ = ["EnsembleTraining", "Race", "split_for"]
 
-# The race: after this share of the passes, a view that is so many nats behind the best
-# drops out; others get this share of its other passes. With fewer passes and steps in
-# all, ranks have not settled by then.
-_RACE = 1 / 3
+# With fewer passes and steps in all, ranks have not settled in time for a race.
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_500
-_BEHIND = 0.15
-_PASSED_ON = 0.65
 
 # The finish: passes as a share of those before, and the largest step likewise. Rows
 # that occur again are worth learning by heart.
@@ -66,6 +61,25 @@ def split_for(
     )
 
 
+@dataclass(frozen=True)
+class Race:
+    """When views are compared, and what becomes of those that are behind.
+
+    Parameters
+    ----------
+    share : float, default=1/3
+        After this share of the passes.
+    behind : float, default=0.15
+        A view that is so many nats behind the best drops out.
+    passed_on : float, default=0.65
+        The others get this share of its other passes.
+    """
+
+    share: float = 1 / 3
+    behind: float = 0.15
+    passed_on: float = 0.65
+
+
 @dataclass
 class EnsembleTraining:
     """Train the networks of an ensemble in place.
@@ -91,6 +105,12 @@ class EnsembleTraining:
         Whether many rows occur again.
     on_epoch : callable, optional
         Called after every epoch of every network.
+    closed_form : type, default=ClosedFormGradient
+        Gradients in closed form, and which networks they apply to.
+    race : Race, optional
+        Of the views.
+    passes : sequence of float, default=()
+        For each view which share of the passes it makes; all by default.
     """
 
     module: MixtureEnsemble
@@ -102,6 +122,9 @@ class EnsembleTraining:
     resolution: Tensor | None
     repeats: bool
     on_epoch: OnEpoch | None = None
+    closed_form: Any = ClosedFormGradient
+    race: Race = Race()
+    passes: Sequence[float] = ()
 
     def run(self, states: Sequence[dict[str, Tensor]] = ()) -> list[History]:
         """Train, weigh, finish; return what happened to each network.
@@ -111,19 +134,25 @@ class EnsembleTraining:
         states : sequence of dict
             The optimisers' states where an earlier run left them.
         """
-        descents = [
-            self._descent(
-                network, self.split, self.settings, state, self.on_epoch, cools=True
+        passes = self.passes or [1.0] * len(self.networks)
+        descents = []
+        for network, state, share in itertools.zip_longest(
+            self.networks, states, passes
+        ):
+            n_passes = max(1, round(share * self.settings.max_iter))
+            settings = replace(self.settings, max_iter=n_passes)
+            descents.append(
+                self._descent(
+                    network, self.split, settings, state, self.on_epoch, cools=True
+                )
             )
-            for network, state in itertools.zip_longest(self.networks, states)
-        ]
         if self._is_race() and not states:
             descents = self._race(descents)
         for descent in descents:
             descent.run()
         histories = self._end(descents)
         if self.split[1].shape[1]:
-            self._weigh()
+            self.weigh()
             self._finish(histories)
         return histories
 
@@ -140,15 +169,18 @@ class EnsembleTraining:
     def _race(self, descents: list[Descent]) -> list[Descent]:
         """Let views run for a while and return those that are not far behind."""
         n_passes = self.settings.max_iter
-        n_run = round(_RACE * n_passes)
+        n_run = max(1, round(self.race.share * n_passes))
         for descent in descents:
             descent.run(n_run)
         losses = [descent.best_loss() for descent in descents]
-        kept = [i for i, loss in enumerate(losses) if loss <= min(losses) + _BEHIND]
+        kept = [
+            i for i, loss in enumerate(losses) if loss <= min(losses) + self.race.behind
+        ]
         self.module.keep(kept)
         n_saved = (n_passes - n_run) * (len(losses) - len(kept))
-        for i in kept:
-            descents[i].prolong(n_passes + round(_PASSED_ON * n_saved / len(kept)))
+        more = round(self.race.passed_on * n_saved / len(kept))
+        for i in kept if more else ():
+            descents[i].prolong(descents[i].settings.max_iter + more)
         return [descents[i] for i in kept]
 
     @property
@@ -170,8 +202,8 @@ class EnsembleTraining:
         network.train().to(objective.y.dtype)
         network.set_trainable(True)
         by_hand = None
-        if self.by_hand and ClosedFormGradient.applies(network, objective.prior):
-            by_hand = partial(ClosedFormGradient, objective)
+        if self.by_hand and self.closed_form.applies(network, objective.prior):
+            by_hand = partial(self.closed_form, objective)
         return Descent(
             network.named_parameters(),
             objective.training_loss,
@@ -193,7 +225,7 @@ class EnsembleTraining:
             network.eval().double()
         return histories
 
-    def _weigh(self) -> None:
+    def weigh(self) -> None:
         """Weigh the views and set the width on the rows they have held out."""
         n_members = len(self.split[1])
         held_out = self._predictions(self.module, self.split[1], n_members)

@@ -1,7 +1,7 @@
 """Priors as users write them, and the coordinates in which they are standard normal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ _EXACT = ("uniform", "norm", "lognorm")
 _HELP = (
     "give a sequence with one entry for each parameter, each a frozen distribution of "
     "scipy.stats or a pair (low, high); or a joint distribution, "
-    "scipy.stats.multivariate_normal or one of torch.distributions"
+    "scipy.stats.multivariate_normal or one of torch.distributions; or a dict of such "
+    "distributions"
 )
 
 
@@ -76,10 +77,11 @@ class ParameterSpace:
 
         Parameters
         ----------
-        prior : sequence or distribution
+        prior : sequence, distribution, dict or Prior
             A sequence with one entry per parameter, each a frozen univariate
             distribution of scipy or a pair (low, high); or a frozen multivariate
-            normal of scipy; or a distribution of torch.
+            normal of scipy; or a distribution of torch. Or a dict of these, or a
+            :class:`skmdn.simulation.Prior`: their variables stand side by side.
 
         Raises
         ------
@@ -88,6 +90,9 @@ class ParameterSpace:
         ValueError
             If it describes no distribution that can be used.
         """
+        prior = getattr(prior, "distributions", prior)
+        if isinstance(prior, Mapping):
+            return _side_by_side([cls.parse(part) for part in prior.values()])
         if isinstance(prior, torch_distributions.Distribution):
             return _from_torch(prior)
         if hasattr(prior, "cov_object") or type(prior).__name__.startswith(
@@ -107,6 +112,46 @@ class ParameterSpace:
         return self.coordinates.n_features
 
 
+def _side_by_side(spaces: list[ParameterSpace]) -> ParameterSpace:
+    """Return the space of independent parts."""
+    if not spaces:
+        raise ValueError("prior is empty: name at least one parameter.")
+    parts = [space.coordinates for space in spaces]
+    coordinates = Coordinates(
+        *(torch.cat([getattr(c, name) for c in parts]) for name in _VECTORS),
+        torch.block_diag(*(c.root for c in parts)),
+    )
+    sizes = [c.n_features for c in parts]
+
+    def log_prob(theta: Tensor) -> Tensor:
+        columns = theta.split(sizes, 1)
+        values = [_log_prior(s, c) for s, c in zip(spaces, columns, strict=True)]
+        return torch.stack(values).sum(0)
+
+    known = all(space.exact or space.log_prob is not None for space in spaces)
+    return ParameterSpace(
+        coordinates,
+        all(space.exact for space in spaces),
+        log_prob if known else None,
+        all(space.differentiable or space.exact for space in spaces),
+    )
+
+
+_VECTORS = ("low", "high", "shift")
+
+
+def _log_prior(space: ParameterSpace, theta: Tensor) -> Tensor:
+    """Return the log density; where the coordinates are exactly normal, by them."""
+    if not space.exact:
+        assert space.log_prob is not None
+        return space.log_prob(theta)
+    u = space.coordinates.inverse(theta)
+    unit = 0.5 * space.n_features * math.log(2.0 * math.pi)
+    at_u = -0.5 * u.square().sum(-1) - unit
+    value = at_u - space.coordinates.log_jacobian(u)
+    return torch.where(space.coordinates.contains(theta), value, -math.inf)
+
+
 def _normal(mean: Tensor, covariance: Tensor) -> ParameterSpace:
     root, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed):
@@ -122,18 +167,20 @@ def _independent(entries: list[Any]) -> ParameterSpace:
     ends, quantiles, exact = [], [], True
     for entry in entries:
         if hasattr(entry, "ppf") and hasattr(entry, "support"):
-            ends.append([float(end) for end in entry.support()])
-            quantiles.append(np.asarray(entry.ppf(_LEVELS), dtype=np.float64))
+            levels = np.reshape(entry.ppf(np.reshape(_LEVELS, (3, 1))), (3, -1))
+            pair = np.stack(entry.support(), -1)
+            ends.append(np.broadcast_to(pair, (levels.shape[1], 2)))
+            quantiles.append(levels)
             exact &= getattr(getattr(entry, "dist", None), "name", "") in _EXACT
         else:
             low, high, levels = _bounds(entry)
-            ends.append([low, high])
-            quantiles.append(levels)
+            ends.append([[low, high]])
+            quantiles.append(levels.reshape(3, 1))
             exact &= math.isfinite(high - low)
-    table = to_tensor(np.stack(quantiles, axis=1))
+    table = to_tensor(np.concatenate(quantiles, axis=1))
     if not bool(table.isfinite().all()):
         raise ValueError("prior has quantiles that are not finite.")
-    low_ends, high_ends = to_tensor(ends).unbind(1)
+    low_ends, high_ends = to_tensor(np.concatenate(ends)).unbind(1)
     coordinates = Coordinates.from_quantiles(low_ends, high_ends, table)
     known = all(hasattr(entry, "logpdf") for entry in entries)
     log_prob = _ScipyLogProb(entries) if known else None
@@ -147,12 +194,13 @@ class _ScipyLogProb:
         self.entries = entries
 
     def __call__(self, theta: Tensor) -> Tensor:
-        columns = to_numpy(theta).T
-        parts = [
-            entry.logpdf(column)
-            for entry, column in zip(self.entries, columns, strict=True)
-        ]
-        return to_tensor(np.sum(parts, axis=0))
+        points, first, total = to_numpy(theta), 0, np.zeros(len(theta))
+        for entry in self.entries:
+            size = np.size(entry.mean())
+            part = np.asarray(entry.logpdf(points[:, first : first + size]))
+            total += part.reshape(len(points), -1).sum(1)
+            first += size
+        return to_tensor(total)
 
 
 def _bounds(pair: Any) -> tuple[float, float, np.ndarray]:

@@ -5,8 +5,8 @@ a member's gradient and the copy of its best state are single operations.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,14 @@ class Settings:
         A member's gradient is shortened to this length.
     max_recoveries : int, default=8
         Restarts from the last good state before the loop gives up.
+    averaging : float, default=0.0
+        Where it is positive, what is judged and kept is a running average of the
+        parameters: a step takes this share of it over at most.
+    warm_up_steps : int, default=0
+        Steps over which the rate rises, counted from the first step of all runs.
+    least_patience : int, optional
+        Where it is given, a member that was best early waits only as many epochs as
+        that took, but at least so many.
     """
 
     max_iter: int
@@ -67,6 +75,9 @@ class Settings:
     tol: float = 0.0
     max_norm: float = 5.0
     max_recoveries: int = 8
+    averaging: float = 0.0
+    warm_up_steps: int = 0
+    least_patience: int | None = None
 
     def patience(self) -> int:
         """Return after how many epochs without progress a member has stopped."""
@@ -213,13 +224,19 @@ class Optimizer:
             "count": torch.zeros((), dtype=torch.float32, device=values.device),
         }
         self.one = torch.ones_like(self.state["count"])
+        if settings.averaging:
+            self.state |= {"average": values.clone(), "values": values}
         for name, value in (state or {}).items():
             self.state[name].copy_(value)
+        self.n_before = int(self.state["count"])
 
     def rate(self) -> float:
         """Return the learning rate of the next step."""
         done = (self.n_done + 1) / self.n_steps
         peak = self.settings.learning_rate * self.factor
+        if self.settings.warm_up_steps:
+            n_steps = self.n_before + self.n_done + 1
+            peak *= min(1.0, n_steps / self.settings.warm_up_steps)
         warm_up = self.settings.warm_up
         if done < warm_up:
             return peak * done / warm_up
@@ -242,6 +259,28 @@ class Optimizer:
         self.n_done += 1
         if self.n_done % _DECAY_EVERY == 0:
             self.settle()
+        if self.settings.averaging:
+            n = self.n_before + self.n_done
+            kept = min(self.settings.averaging, n / (n + 9.0))
+            self.state["average"].lerp_(values, 1.0 - kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the parameters be their running average for a while."""
+        if not self.settings.averaging:
+            yield
+            return
+        own = self.flat.values.clone()
+        self.flat.values.copy_(self.state["average"])
+        yield
+        self.flat.values.copy_(own)
+
+    def left_state(self) -> dict[str, Tensor]:
+        """Return what a later run needs to go on here."""
+        state = dict(self.state)
+        if self.settings.averaging:
+            state["values"] = self.flat.values.clone()
+        return state
 
     def settle(self) -> None:
         """Decay the weights as the last steps owe it: at once, to save time."""
@@ -256,6 +295,8 @@ class Optimizer:
         self.factor *= 0.5
         for name in ("mean", "square"):
             self.state[name][members] = 0.0
+        if self.settings.averaging:
+            self.state["average"][members] = self.flat.values[members]
 
 
 def plain_adam_step(

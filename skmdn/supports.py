@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .numerics import log_of
+from .numerics import log_of, ndtr
 
 __all__ = ["Support"]
 
 Ends = float | tuple[float, ...]
+
+_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+_CDFS: dict[str, Callable[[Tensor], Tensor]] = {"logit": torch.sigmoid, "probit": ndtr}
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,16 @@ class Support:
     .. math:: y = l + e^z, \quad y = h - e^{-z}, \quad
         y = l + \frac{h - l}{1 + e^{-z}} \quad \text{or} \quad y = z
 
-    for a lower end l, an upper end h, both or none.
+    for a lower end l, an upper end h, both or none. With ``link="probit"`` the map onto
+    an interval is :math:`l + (h - l)\, \Phi(z)` instead: a uniform law there is a
+    standard normal one on the line.
 
     Parameters
     ----------
     low, high : float, None, or tuple of these, default=None
         The ends, of all outputs or of each; None or an infinite number for no end.
+    link : {"logit", "probit"}, default="logit"
+        The map onto intervals with two ends.
 
     Raises
     ------
@@ -48,9 +55,12 @@ class Support:
 
     low: Any = None
     high: Any = None
+    link: str = "logit"
 
     def __post_init__(self) -> None:
         """Write the ends as numbers: one each, or one each per output."""
+        if self.link not in ("logit", "probit"):
+            raise ValueError(f"link={self.link!r} must be 'logit' or 'probit'.")
         both = [end for end in (self.low, self.high) if isinstance(end, tuple)]
         n = len(both[0]) if both else 1
         given = [end if isinstance(end, tuple) else (end,) * n for end in self._given()]
@@ -70,6 +80,8 @@ class Support:
             ends = list(pairs[0])
         object.__setattr__(self, "low", ends[0])
         object.__setattr__(self, "high", ends[1])
+        if not any(math.isfinite(high - low) for low, high in pairs):
+            object.__setattr__(self, "link", "logit")
 
     def _given(self) -> tuple[Any, Any]:
         return self.low, self.high
@@ -115,7 +127,9 @@ class Support:
         if not isinstance(self.low, tuple):
             return self
         low, high = self.low, self.high
-        return Support(tuple(low[o] for o in outputs), tuple(high[o] for o in outputs))
+        return Support(
+            tuple(low[o] for o in outputs), tuple(high[o] for o in outputs), self.link
+        )
 
     def __str__(self) -> str:
         """Say it in words, for messages."""
@@ -149,13 +163,15 @@ class Support:
         return self._each(_log_jacobian, z)
 
     def _each(
-        self, function: Callable[[Tensor, float, float], Tensor], values: Tensor
+        self, function: Callable[[Tensor, float, float, str], Tensor], values: Tensor
     ) -> Tensor:
         """Apply a function to every output with its ends."""
         if not isinstance(self.low, tuple):
-            return function(values, self.low, self.high)
+            return function(values, self.low, self.high, self.link)
         ends = zip(self.low, self.high, strict=True)
-        parts = [function(values[..., d], *pair) for d, pair in enumerate(ends)]
+        parts = [
+            function(values[..., d], *pair, self.link) for d, pair in enumerate(ends)
+        ]
         return torch.stack(parts, -1)
 
 
@@ -168,7 +184,7 @@ def _exp(z: Tensor) -> Tensor:
     return z.clamp(max=math.log(torch.finfo(z.dtype).max)).exp()
 
 
-def _forward(z: Tensor, low: float, high: float) -> Tensor:
+def _forward(z: Tensor, low: float, high: float, link: str) -> Tensor:
     if math.isinf(low) and math.isinf(high):
         return z
     if math.isinf(high):
@@ -177,8 +193,8 @@ def _forward(z: Tensor, low: float, high: float) -> Tensor:
         y = high - _exp(-z)
     else:
         # From the nearer end, whose distance keeps its digits
-        size = high - low
-        below, above = low + size * z.sigmoid(), high - size * (-z).sigmoid()
+        size, cdf = high - low, _CDFS[link]
+        below, above = low + size * cdf(z), high - size * cdf(-z)
         y = torch.where(z < 0.0, below, above)
     y = y.clamp(*_innermost(z, low, high))
     return torch.where(z.isinf(), torch.where(z < 0.0, low, high).to(y), y)
@@ -192,7 +208,7 @@ def _innermost(like: Tensor, low: float, high: float) -> tuple[float, float]:
     return (tiny if low == 0.0 else first), (-tiny if high == 0.0 else last)
 
 
-def _inverse(y: Tensor, low: float, high: float) -> Tensor:
+def _inverse(y: Tensor, low: float, high: float, link: str) -> Tensor:
     if math.isinf(low) and math.isinf(high):
         return y
     if math.isinf(high):
@@ -200,15 +216,21 @@ def _inverse(y: Tensor, low: float, high: float) -> Tensor:
     if math.isinf(low):
         return -log_of(high - y)
     size = high - low
-    return log_of((y - low) / size) - log_of((high - y) / size)
+    below, above = (y - low) / size, (high - y) / size
+    if link == "probit":
+        nearer = torch.special.ndtri(torch.minimum(below, above).clamp(0.0, 1.0))
+        return torch.where(below < above, nearer, -nearer)
+    return log_of(below) - log_of(above)
 
 
-def _log_jacobian(z: Tensor, low: float, high: float) -> Tensor:
+def _log_jacobian(z: Tensor, low: float, high: float, link: str) -> Tensor:
     if math.isinf(low) and math.isinf(high):
         return torch.zeros_like(z)
     if math.isinf(high):
         return z
     if math.isinf(low):
         return -z
+    if link == "probit":
+        return math.log(high - low) - _LOG_SQRT_2PI - 0.5 * z.square()
     log_sigmoid = torch.nn.functional.logsigmoid
     return math.log(high - low) + log_sigmoid(z) + log_sigmoid(-z)

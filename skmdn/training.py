@@ -101,16 +101,24 @@ class _BestStates:
         Tells what counts as better and how long to wait for it.
     loss : callable
         Returns the members' losses on their held-out rows.
+    optimizer : Optimizer
+        Has the parameters' running average, if that is what counts.
     """
 
     def __init__(
-        self, flat: FlatParameters, settings: Settings, loss: Callable[[], Tensor]
+        self,
+        flat: FlatParameters,
+        settings: Settings,
+        loss: Callable[[], Tensor],
+        optimizer: Optimizer,
     ) -> None:
         self.flat = flat
+        self.optimizer = optimizer
         self.held_out_loss = loss
         self.values = flat.values.clone()
         self.tol = settings.tol
         self.patience = settings.patience()
+        self.least_patience = settings.least_patience
         n_members = flat.values.shape[0]
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
@@ -122,11 +130,12 @@ class _BestStates:
 
         A member that has stopped stays at its best.
         """
-        with torch.no_grad():
+        running = self._runs(epoch)
+        with torch.no_grad(), self.optimizer.averaged():
             held_out = self.held_out_loss()
-        running = epoch - self.improved < self.patience
-        better = (held_out < self.loss) & running
-        self.values = torch.where(better.unsqueeze(1), self.flat.values, self.values)
+            better = (held_out < self.loss) & running
+            state = self.flat.values
+            self.values = torch.where(better.unsqueeze(1), state, self.values)
         self.loss = torch.where(better, held_out, self.loss)
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
@@ -135,7 +144,15 @@ class _BestStates:
 
     def all_stopped(self, epoch: int) -> bool:
         """Tell whether no member is running any more."""
-        return bool((epoch - self.improved >= self.patience).all())
+        return not bool(self._runs(epoch).any())
+
+    def _runs(self, epoch: int) -> Tensor:
+        """Tell of each member whether its patience has not run out."""
+        waited = epoch - self.improved
+        if self.least_patience is None:
+            return waited < self.patience
+        early = self.improved.clamp_min(self.least_patience)
+        return waited < early.clamp_max(self.patience)
 
 
 def _n_steps(rows: Tensor, settings: Settings) -> int:
@@ -282,7 +299,7 @@ class Descent:
         self.best = None
         if held_out_rows.shape[1]:
             judge = partial(held_out_loss, held_out_rows)
-            self.best = _BestStates(self.flat, settings, judge)
+            self.best = _BestStates(self.flat, settings, judge, self.optimizer)
             self.best.judge(0)
         self.good = self.flat.values.clone()
         self.shuffled = self.rows.new_empty(self.rows.shape)
@@ -313,11 +330,13 @@ class Descent:
         history, best = self.history, self.best
         self.optimizer.settle()
         history.max_iter = self.settings.max_iter
+        history.optimizer_state = self.optimizer.left_state()
+        if best is None and self.settings.averaging:
+            self.flat.values.copy_(history.optimizer_state["average"])
         if best is not None:
             self.flat.values.copy_(best.values)
             history.best, history.best_epoch = best.loss, best.improved
             history.gave_up |= not bool(best.loss.isfinite().all())
-        history.optimizer_state = self.optimizer.state
         self.flat.release()
         return history
 
@@ -367,7 +386,8 @@ def _is_judged(epoch: int, settings: Settings) -> bool:
     A member is judged again before its patience has run out.
     """
     max_iter = settings.max_iter
-    every = max(1, min(max_iter // _N_JUDGED, settings.patience() // 2))
+    least = settings.least_patience or settings.patience()
+    every = max(1, min(max_iter // _N_JUDGED, settings.patience() // 2, least // 2))
     return epoch <= _N_EARLY or epoch % every == 0 or epoch == max_iter
 
 

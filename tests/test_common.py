@@ -5,7 +5,7 @@ import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmdn import MixtureDensityRegressor
+from skmdn import AmortizedPosterior, MixtureDensityRegressor
 from skmdn.calibration import CalibratedDensityRegressor
 from skmdn.families import (
     FAMILIES,
@@ -90,7 +90,8 @@ def instances():
         ColumnTarget(covariance_type=kind, max_iter=4, random_state=0)
         for kind in ("diag", "full")
     ]
-    return regressors + columns + mixtures() + classifiers() + calibrated()
+    posteriors = [AmortizedPosterior(max_iter=4, n_estimators=2, random_state=0)]
+    return regressors + columns + mixtures() + classifiers() + calibrated() + posteriors
 
 
 def other_instances():

@@ -20,6 +20,7 @@ TORCH_ONLY = {
     "blocks",
     "closed_form",
     "composition",
+    "configurable",
     "coordinates",
     "covering",
     "crps",
@@ -47,6 +48,7 @@ TORCH_ONLY = {
     "special",
     "stacking",
     "steps",
+    "summaries",
     "supports",
     "tails",
     "training",
@@ -193,6 +195,7 @@ def test_every_public_name_is_documented():
         "simulation",
         "diagnostics",
         "spaces",
+        "summaries",
     ):
         loaded = __import__(f"skmdn.{module}", fromlist=["__all__"])
         for name in loaded.__all__:

@@ -1,8 +1,12 @@
 """Whether posteriors learned from simulations can be believed."""
 
+from skmdn.exports import to_arviz
+
 from .displays import (
     ContractionDisplay,
     CoverageDisplay,
+    MisspecificationDisplay,
+    PredictiveCheckDisplay,
     RankEcdfDisplay,
     RankHistogramDisplay,
     RecoveryDisplay,
@@ -22,8 +26,10 @@ __all__ = [
     "CalibrationReport",
     "ContractionDisplay",
     "CoverageDisplay",
+    "MisspecificationDisplay",
     "MisspecificationTest",
     "PredictiveCheck",
+    "PredictiveCheckDisplay",
     "RankEcdfDisplay",
     "RankHistogramDisplay",
     "RecoveryDisplay",
@@ -37,5 +43,6 @@ __all__ = [
     "simulation_ranks",
     "squared_mmd",
     "tarp_values",
+    "to_arviz",
     "uniformity_test",
 ]

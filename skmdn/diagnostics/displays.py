@@ -10,6 +10,8 @@ from .uniformity import ecdf_band
 __all__ = [
     "ContractionDisplay",
     "CoverageDisplay",
+    "MisspecificationDisplay",
+    "PredictiveCheckDisplay",
     "RankEcdfDisplay",
     "RankHistogramDisplay",
     "RecoveryDisplay",
@@ -19,7 +21,43 @@ __all__ = [
 _BAND = {"color": "0.85", "linewidth": 0}
 
 
-class _ReportDisplay:
+class _PanelDisplay:
+    """A picture of some panels in a row."""
+
+    def plot(self, axes=None):
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, default=None
+            Where to draw, one for each panel; a new figure by default.
+
+        Returns
+        -------
+        display : Display
+            The display.
+        """
+        titles = self._titles()
+        n_panels = len(titles)
+        if axes is None:
+            _, axes = _pyplot(type(self).__name__).subplots(
+                1,
+                n_panels,
+                figsize=(3.2 * n_panels, 3.0),
+                squeeze=False,
+                layout="constrained",
+            )
+        self.axes_ = np.ravel(axes)
+        if len(self.axes_) != n_panels:
+            raise ValueError(f"{len(self.axes_)} axes for {n_panels} panels.")
+        self.figure_ = self.axes_[0].figure
+        for j, ax in enumerate(self.axes_):
+            self._draw(ax, j)
+            ax.set_title(titles[j], fontsize="medium")
+        return self
+
+
+class _ReportDisplay(_PanelDisplay):
     """A picture of each parameter of a report.
 
     Parameters
@@ -56,37 +94,8 @@ class _ReportDisplay:
 
         return cls(sbc(estimator, simulator, **settings)).plot(axes)
 
-    def plot(self, axes=None):
-        """Draw.
-
-        Parameters
-        ----------
-        axes : sequence of matplotlib Axes, default=None
-            Where to draw, one for each parameter; a new figure by default.
-
-        Returns
-        -------
-        display : Display
-            The display.
-        """
-        n_panels = len(self.report.names)
-        if axes is None:
-            _, axes = _pyplot(type(self).__name__).subplots(
-                1,
-                n_panels,
-                figsize=(3.2 * n_panels, 3.0),
-                squeeze=False,
-                layout="constrained",
-            )
-        axes = np.ravel(axes)
-        if len(axes) != n_panels:
-            raise ValueError(f"{len(axes)} axes for {n_panels} parameters.")
-        self.axes_ = axes
-        self.figure_ = axes[0].figure
-        for j, ax in enumerate(axes):
-            self._draw(ax, j)
-            ax.set_title(self.report.names[j], fontsize="medium")
-        return self
+    def _titles(self):
+        return self.report.names
 
 
 class RankHistogramDisplay(_ReportDisplay):
@@ -260,6 +269,91 @@ class ContractionDisplay(_ReportDisplay):
         ax.scatter(x, y, s=8, alpha=0.6, linewidths=0)
         ax.axhline(0.0, color="black", linewidth=0.8)
         ax.set(xlabel="contraction", ylabel="z-score")
+
+
+class _NullDisplay(_PanelDisplay):
+    """Histograms of what was expected, and lines where it was observed.
+
+    Parameters
+    ----------
+    result : object
+        What is shown.
+    """
+
+    def __init__(self, result):
+        self.result = result
+
+    def _titles(self):
+        return [f"p = {p_value:.3f}" for *_, p_value in self._panels()]
+
+    def _draw(self, ax, j):
+        label, observed, expected, _ = self._panels()[j]
+        ax.hist(expected, 30, facecolor="#c6dcef", edgecolor="C0")
+        ax.axvline(observed, color="black")
+        ax.set(xlabel=label, ylabel="simulations")
+
+
+class PredictiveCheckDisplay(_NullDisplay):
+    """Statistics of data simulated from a posterior, and those of the observed data.
+
+    Parameters
+    ----------
+    result : PredictiveCheck
+        What :func:`predictive_check` returns.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        Where it was drawn, one for each statistic.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn.diagnostics import PredictiveCheckDisplay, predictive_check
+    >>> replicated = np.random.default_rng(0).normal(size=(500, 20))
+    >>> check = predictive_check(np.full(20, 3.0), replicated, random_state=0)
+    >>> len(PredictiveCheckDisplay(check).plot().axes_)
+    4
+    """
+
+    def _panels(self):
+        check = self.result
+        return [
+            (name, value, check.replicated[name], check.p_values[name])
+            for name, value in check.observed.items()
+        ]
+
+
+class MisspecificationDisplay(_NullDisplay):
+    """Discrepancy of the observed summaries among those of simulations.
+
+    Parameters
+    ----------
+    result : MisspecificationTest
+        What :func:`misspecification_test` returns.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        The figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmdn.diagnostics import MisspecificationDisplay, misspecification_test
+    >>> simulated = np.random.default_rng(0).normal(size=(500, 2))
+    >>> result = misspecification_test([[6.0, 0.0]], simulated, random_state=0)
+    >>> len(MisspecificationDisplay(result).plot().axes_)
+    1
+    """
+
+    def _panels(self):
+        result = self.result
+        return [("squared MMD", result.statistic, result.null, result.p_value)]
 
 
 def draw_report(report):

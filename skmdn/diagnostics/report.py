@@ -8,6 +8,8 @@ import numpy as np
 from scipy import special, stats
 from sklearn.utils import check_random_state
 
+from skmdn.items import with_padding
+
 from .displays import draw_report
 from .ranks import (
     checked_draws,
@@ -374,7 +376,7 @@ def sbc(
         side by side.
     data : str, list of str or callable, default="x"
         Names of those that are the data, or a function that makes X of the dict of
-        simulations.
+        simulations. Ragged data, which have a mask beside them, are padded by NaN.
     quantities : dict of str to callable, default=None
         Further test quantities ``f(X, theta)``, called with rows of both. One that
         depends on the data, such as the log-likelihood, sees posteriors that the
@@ -453,15 +455,24 @@ def _side_by_side(
                 f"The simulator returns no {name!r} but {sorted(simulations)}: name "
                 "the parameters and the data."
             )
-    if len(listed) == 1 and simulations[listed[0]].ndim > 2:
-        return simulations[listed[0]], None
+    values = [_padded(simulations, name) for name in listed]
+    if len(listed) == 1 and values[0].ndim > 2:
+        return values[0], None
     columns, labels = [], []
-    for name in listed:
-        value = simulations[name].reshape(len(simulations[name]), -1)
-        columns.append(value)
-        single = simulations[name].ndim == 1
-        labels += [name] if single else [f"{name}[{j}]" for j in range(value.shape[1])]
+    for name, value in zip(listed, values, strict=True):
+        columns.append(value.reshape(len(value), -1))
+        n_columns = columns[-1].shape[1]
+        labels += (
+            [name] if value.ndim == 1 else [f"{name}[{j}]" for j in range(n_columns)]
+        )
     return np.concatenate(columns, axis=1), labels
+
+
+def _padded(simulations, name):
+    """Return a variable, with NaN at its padding if there is any."""
+    mask = simulations.get(f"{name}_mask")
+    value = np.asarray(simulations[name])
+    return value if mask is None else with_padding(value, mask, name=name)
 
 
 def _quantity(function, X, draws, theta):

@@ -34,6 +34,8 @@ class Transformed(Family):
         The family of Z: normal, or with independent outputs, on all real numbers.
     low, high : float, None, or tuple of these, default=None
         The ends, of all outputs or of each; None for no end.
+    link : {"logit", "probit"}, default="logit"
+        The map onto intervals with two ends; "probit" is for normal components.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Transformed(Family):
     base: Family
     low: Any = None
     high: Any = None
+    link: str = "logit"
 
     units: ClassVar[str] = "none"
     mirrors: ClassVar[bool] = False
@@ -76,14 +79,17 @@ class Transformed(Family):
                 "components can, and families with independent outputs on all "
                 "real numbers."
             )
-        ends = Support(self.low, self.high)
+        ends = Support(self.low, self.high, self.link)
         object.__setattr__(self, "low", ends.low)
         object.__setattr__(self, "high", ends.high)
+        object.__setattr__(self, "link", ends.link)
+        if ends.link == "probit" and not self.base.gaussian:
+            raise ValueError(f"link='probit' is for normal components: {self.base!r}.")
 
     @cached_property
     def onto(self) -> Support:  # type: ignore[override]
         """The intervals and the maps onto them."""
-        return Support(self.low, self.high)
+        return Support(self.low, self.high, self.link)
 
     @property
     def event_ranks(self) -> dict[str, int]:  # type: ignore[override]
@@ -113,7 +119,8 @@ class Transformed(Family):
     def for_outputs(self, outputs: Sequence[int]) -> "Transformed":
         """Return the family of some of the outputs."""
         onto = self.onto.for_outputs(outputs)
-        return Transformed(self.base.for_outputs(outputs), onto.low, onto.high)
+        base = self.base.for_outputs(outputs)
+        return Transformed(base, onto.low, onto.high, onto.link)
 
     def n_outputs(self, params: Params) -> int:
         """Return the number of outputs."""
@@ -247,11 +254,11 @@ class Transformed(Family):
         """Return means and standard deviations."""
         family, params = self._marginals(params)
         if not isinstance(self.low, tuple):
-            return moments_between(family, params, self.low, self.high)
+            return moments_between(family, params, self.low, self.high, self.link)
         both = []
         for d, ends in enumerate(self._ends(len(self.low))):
             of_output = {name: value[..., d] for name, value in params.items()}
-            both.append(moments_between(family, of_output, *ends))
+            both.append(moments_between(family, of_output, *ends, self.link))
         means, stds = zip(*both, strict=True)
         return torch.stack(means, -1), torch.stack(stds, -1)
 
@@ -269,7 +276,7 @@ class Transformed(Family):
             return result
         center, inner = self.base.mean(params), self.base.covariance(params)
         margins = [
-            Margin(center[..., d], inner[..., d, d].sqrt(), *ends)
+            Margin(center[..., d], inner[..., d, d].sqrt(), *ends, self.link)
             for d, ends in enumerate(self._ends(center.shape[-1]))
         ]
         for i, one in enumerate(margins):

@@ -8,6 +8,8 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import gen_batches
 
+from skmdn.items import with_padding
+
 from .distributions import Prior, is_distribution
 from .functions import (
     Column,
@@ -131,6 +133,24 @@ class Simulations(dict):
         super().__init__(variables)
         self.kept = kept
         self.failures = failures
+
+    def padded(self, name):
+        """Return a variable with NaN where its mask is false.
+
+        So padded it is one array, which estimators take as X.
+
+        Parameters
+        ----------
+        name : str
+            A variable; one without a mask comes as it is.
+
+        Returns
+        -------
+        values : ndarray of shape (n_kept, ...)
+            The values.
+        """
+        mask = self.get(f"{name}_mask")
+        return self[name] if mask is None else with_padding(self[name], mask)
 
     @property
     def n_failed(self):

@@ -302,6 +302,14 @@ def test_later_functions_see_rows_without_padding():
     np.testing.assert_allclose(data["mean"], data["also_mean"])
 
 
+def test_padding_can_be_nan():
+    data = talk().sample(50, random_state=0)
+    padded = data.padded("x")
+    np.testing.assert_array_equal(np.isnan(padded), ~data["x_mask"])
+    np.testing.assert_array_equal(np.nan_to_num(padded), data["x"])
+    assert data.padded("mu") is data["mu"]
+
+
 def test_pad_to_fixes_the_shape():
     simulator = make_simulator([context, prior, x], pad_to={"x": 100})
     one = simulator.sample(1, random_state=0)

@@ -1,0 +1,343 @@
+"""What is below an amortized posterior: coordinates, networks, training, answers."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ._sklearn import _check_sample_weight
+from .base import (
+    ChosenRows,
+    TorchEstimator,
+    resolve_device,
+)
+from .blocks import Block
+from .bridge import generator_from, to_numpy, to_tensor
+from .composition import Composition
+from .coordinates import Coordinates
+from .covering import LinkedNormals, Normals
+from .distribution import PredictiveDistribution
+from .families import MultivariateNormal, Transformed
+from .items import padded_items
+from .mixture import Mixture
+from .networks import MixtureEnsemble
+from .posterior_density import PosteriorDensity
+from .posterior_networks import (
+    CorrelatedHead,
+    DropoutMLP,
+    Features,
+    PosteriorNetwork,
+)
+from .predictive import PredictiveQueries, row_chunks
+from .simulated import (
+    DataScaler,
+    Simulated,
+    coordinates_of,
+    filled_prior,
+    to_coordinates,
+    usable_rows,
+)
+from .summaries import summary_from
+
+__all__ = ["AmortizedFit"]
+
+# activation="auto": what is trained and raced. The link belongs to the activation: both
+# are smooth, or both are scale-free.
+_LINKS = {"relu": "softplus", "silu": "exp"}
+_VIEWS = ("silu", "relu")
+_DROPOUT = {"relu": 0.05, "silu": 0.0}
+
+
+_RIDGE = 1.0
+
+
+_SHAPING = (
+    "prior",
+    "density",
+    "n_components",
+    "summary",
+    "hidden_layer_sizes",
+    "activation",
+    "n_estimators",
+)
+
+
+class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEstimator):
+    """Base of the estimator of posteriors: how simulations become a trained module.
+
+    A subclass has the parameters of :class:`skmdn.AmortizedPosterior` and offers the
+    public methods.
+    """
+
+    # Simulations.
+
+    def _checked_rows(self, X, y, sample_weight, *, reset):
+        """Return the simulations that can be used, or raise before anything changes."""
+        streamed = isinstance(X, np.memmap)
+        X, y = self._checked_arrays(X, y, reset=reset)
+        if reset:
+            self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+            self._univariate = y.ndim == 1
+        theta = self._columns(y)
+        weights = _check_sample_weight(
+            sample_weight, theta, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("sample_weight is zero for all rows: nothing to learn.")
+        padded = self.summary is not None
+        good, n_failed = usable_rows(X, theta, weights, padded=padded)
+        if not good.all():
+            X = ChosenRows(X, np.flatnonzero(good))
+            theta, weights = theta[good], weights[good]
+        if reset:
+            self._prior = filled_prior(self.prior, theta, weights)
+            self._coordinates = coordinates_of(self._prior, theta.shape[1])
+            self.n_failed_ = 0
+        self.n_failed_ += n_failed
+        u = to_coordinates(theta, self._coordinates)
+        return Simulated(X, u, weights, streamed)
+
+    def _checked_arrays(self, X, y, *, reset):
+        """Return data and parameters, either of which may have gaps."""
+        settings = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
+        if self.summary is None:
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite=False,
+                **settings,
+            )
+            return X, y.astype(np.float64, copy=False)
+        items = self._items(X, reset=reset)
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite=False,
+            input_name="y",
+        )
+        if len(y) != len(items):
+            raise ValueError(f"X has {len(items)} rows, but y has {len(y)}.")
+        return items, y
+
+    def _items(self, X, *, reset):
+        """Return rows of items, padded by NaN."""
+        items = padded_items(X)
+        if reset:
+            self.n_features_in_ = items.shape[2]
+        elif items.shape[2] != self.n_features_in_:
+            raise ValueError(
+                f"Items of X have {items.shape[2]} feature(s), but those of fit had "
+                f"{self.n_features_in_}."
+            )
+        return items
+
+    def _columns(self, y):
+        """Return parameters as ``(n_samples, n_outputs)``."""
+        y = check_array(
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            input_name="y",
+            ensure_all_finite=False,
+        )
+        columns = y.reshape(len(y), -1)
+        if y.ndim > 2 or columns.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has shape {y.shape}, but the estimator was fitted with "
+                f"{self.n_outputs_} output(s)."
+            )
+        return columns
+
+    def _checked_X(self, X, *, quietly=False):
+        """Return observations that can be answered; warn of outlying ones if asked."""
+        check_is_fitted(self, "module_")
+        if self.summary is not None:
+            X = self._items(X, reset=False)
+        else:
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if self.check_observations and not quietly:
+            self._outlyingness.warn(self._summaries(X))
+        return X
+
+    # Networks.
+
+    def _prepare(self, rows, *, keep, n_calls=0):
+        """Make scalers and networks, unless those of an earlier fit are kept."""
+        device = resolve_device(self.device)
+        rng = check_random_state(self.random_state)
+        if not isinstance(self.random_state, np.random.RandomState):
+            rng.randint(2, size=n_calls)
+        weight_source, generator = generator_from(rng), generator_from(rng, device)
+        shape = {name: repr(getattr(self, name)) for name in _SHAPING}
+        if keep:
+            changed = [n for n in _SHAPING if shape[n] != self._shaped_by[n]]
+            if changed:
+                raise ValueError(
+                    f"{', '.join(changed)} changed since the networks were made; fit "
+                    "with warm_start=False to make new ones."
+                )
+            self.module_ = copy.deepcopy(self.module_).to(device)
+            return generator
+        self._shaped_by = shape
+        self._x_scaler = self._made_scaler(rows)
+        self.module_ = self._networks(rows, weight_source).to(device)
+        return generator
+
+    def _made_scaler(self, rows):
+        """Measure the data, of padded rows the items that are real."""
+        if self.summary is None:
+            return DataScaler.fit(rows.X, rows.weights)
+        items = rows.X[:]
+        real = ~np.isnan(items[..., 0])
+        if not real.any():
+            raise ValueError("No row of X has any item.")
+        return DataScaler.fit(items[real], np.repeat(rows.weights, real.sum(axis=1)))
+
+    def _networks(self, rows, generator):
+        """Build a network for each kind of activation, at the linear regression."""
+        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(
+                "hidden_layer_sizes must hold positive integers, got "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        views = _VIEWS if self.activation == "auto" else (self.activation,)
+        networks = []
+        for activation in views:
+            block, n_summaries = self._block(rows, generator)
+            trunk = DropoutMLP(
+                self.n_estimators,
+                n_summaries,
+                sizes,
+                activation,
+                dropout=self._dropout(activation),
+                generator=generator,
+            )
+            head = CorrelatedHead(
+                self.n_estimators,
+                trunk.n_out,
+                n_summaries,
+                self.n_outputs_,
+                n_components=self.n_components,
+                link=_LINKS[activation],
+                generator=generator,
+            )
+            head.start(*self._line(rows, n_summaries), generator=generator)
+            networks.append(PosteriorNetwork(block, trunk, head))
+        return MixtureEnsemble(networks)
+
+    def _block(self, rows, generator):
+        """Return what comes before the trunk, and the number of its outputs."""
+        summary = summary_from(self.summary)
+        if summary is None:
+            return Features(), rows.X.shape[1]
+        block = summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
+        return block, block.n_out
+
+    def _dropout(self, activation):
+        """Return the share of units that is left out."""
+        return _DROPOUT[activation] if self.dropout == "auto" else self.dropout
+
+    def _line(self, rows, n_summaries):
+        """Return intercept, slopes and residual deviations of a ridge regression.
+
+        Of summaries that are yet to be learned, nothing is known: the slopes are 0.
+        """
+        share = rows.weights / rows.weights.sum()
+        mean = share @ rows.u
+        if self.summary is not None:
+            spread = np.sqrt(np.maximum(share @ (rows.u - mean) ** 2, 1e-12))
+            slopes = np.zeros((len(mean), n_summaries))
+            return to_tensor(mean), to_tensor(slopes), to_tensor(spread)
+        n_features = n_summaries
+        gram, cross = np.zeros((n_features, n_features)), 0.0
+        for part in row_chunks(len(rows)):
+            x = self._x_scaler.transform(rows.X[part])
+            weighted = x.T * share[part]
+            gram += weighted @ x
+            cross = cross + weighted @ (rows.u[part] - mean)
+        gram += _RIDGE / rows.count() * np.eye(n_features)
+        slopes = np.linalg.solve(gram, cross)
+        square = np.zeros(rows.u.shape[1])
+        for part in row_chunks(len(rows)):
+            x = self._x_scaler.transform(rows.X[part])
+            rest = rows.u[part] - mean - x @ slopes
+            square += share[part] @ rest**2
+        residual = np.sqrt(np.maximum(square, 1e-12))
+        return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
+
+    # Queries.
+
+    def _distribution(self, X):
+        """Return the posterior of every row."""
+        mixture = behind_links(self._mixture(X), self._coordinates)
+        layout = Composition(
+            (mixture.blocks[0].family,), (tuple(range(self.n_components)),)
+        )
+        return PredictiveDistribution(mixture, self._univariate, layout=layout)
+
+    def _mixture(self, X):
+        """Return the ensemble's mixture in the coordinates, one per row."""
+        device = next(self.module_.parameters()).device
+        n_together = min(n.n_rows_together() for n in self.module_.networks)
+        parts = []
+        with torch.no_grad():
+            for rows in row_chunks(len(X), n_together):
+                x = self._x_scaler.transform(X[rows])
+                x = to_tensor(x.reshape(len(x), -1), device=device)
+                parts.append(self.module_(x).map(lambda t: t.cpu().double()))
+        return parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
+
+    def _density(self, X):
+        """Return the posterior of a single observation in the prior's coordinates."""
+        mixture = self._mixture(X)[0]
+        (block,) = mixture.blocks
+        roots = torch.linalg.inv(block.params["precision_factor"])
+        # The lower factor of the covariance.
+        roots = torch.linalg.cholesky(roots @ roots.mT)
+        normals = Normals(mixture.log_weights, block.params["mean"], roots)
+        return PosteriorDensity(LinkedNormals(self._coordinates, normals))
+
+    def _summaries(self, X):
+        """Return observations, or what the first network makes of them."""
+        network = self.module_.networks[0]
+        device = next(network.parameters()).device
+        parts = []
+        with torch.no_grad():
+            for rows in row_chunks(len(X), network.n_rows_together()):
+                x = self._x_scaler.transform(X[rows])
+                x = to_tensor(x.reshape(1, len(x), -1), device=device)
+                shape = (self.n_estimators, *x.shape[1:])
+                parts.append(to_numpy(network.block(x.expand(shape))[0]))
+        return np.concatenate(parts)
+
+
+def behind_links(mixture: Mixture, coordinates: Coordinates) -> Mixture:
+    """Return the distribution of the parameters whose coordinates follow a mixture.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        Correlated normals.
+    coordinates : Coordinates
+        From them to the parameters.
+    """
+    (block,) = mixture.blocks
+    params = block.params
+    inverse = torch.linalg.inv(coordinates.root)
+    moved = {
+        "mean": coordinates.linear(params["mean"]),
+        "precision_factor": params["precision_factor"] @ inverse,
+    }
+    family = MultivariateNormal()
+    if bool(coordinates.bounded.any()):
+        low, high = coordinates.low.tolist(), coordinates.high.tolist()
+        family = Transformed(family, tuple(low), tuple(high), "probit")
+    return Mixture(mixture.log_weights, [Block(family, moved, block.n_components)])
