@@ -404,3 +404,46 @@ def test_likelihoods_of_targets_known_in_part(base):
     torch.testing.assert_close(family.log_likelihood(params, hole, hole), part)
     outside = tensor([[0.2, 1.5]])
     assert family.log_likelihood(params, outside, outside) == -torch.inf
+
+
+# The probit map.
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-3), (-6.0, 0.5), (3.0, 6.0)])
+def test_moments_behind_the_probit_map(mean, std):
+    family = Transformed(Normal(), -1.0, 2.0, "probit")
+    params = {"mean": tensor([[mean]]), "scale": tensor([[std]])}
+    x = np.linspace(-14, 14, 400_001)
+    weights = stats.norm.pdf(x) * (x[1] - x[0])
+    values = -1.0 + 3.0 * stats.norm.cdf(mean + std * x)
+    center = weights @ values
+    assert float(family.mean(params)) == pytest.approx(center, rel=1e-9)
+    # From the nearer end: what is left of its digits.
+    spread = math.sqrt(weights @ (values - center) ** 2)
+    assert float(family.std(params)) == pytest.approx(spread, rel=1e-8)
+
+
+def test_covariances_behind_the_probit_map_are_those_of_gauss_hermite():
+    low, high = (-1.0, 0.0, -math.inf, 0.0), (2.0, 1.0, math.inf, math.inf)
+    family = Transformed(MultivariateNormal(), low, high, "probit")
+    block = random_block(MultivariateNormal(), (), n_components=1, n_outputs=4)
+    params = block.params
+    found = family.covariance(params)[0]
+    mean, root = params["mean"][0], torch.linalg.inv(params["precision_factor"][0])
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+    for i, j in itertools.combinations(range(4), 2):
+        inner = (root @ root.mT)[[i, j]][:, [i, j]].numpy()
+        lower = np.linalg.cholesky(inner)
+        grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1) @ lower.T
+        z = torch.tensor(grid) + mean[[i, j]]
+        y = family.for_outputs([i, j]).onto.forward(z).numpy()
+        w = weights[:, None] * weights
+        center = (w[..., None] * y).sum((0, 1))
+        product = (w * np.prod(y - center, axis=-1)).sum()
+        assert float(found[i, j]) == pytest.approx(product, rel=1e-5, abs=1e-7)
+
+
+def test_the_probit_map_is_for_normal_components():
+    with pytest.raises(ValueError, match="probit"):
+        Transformed(Laplace(), 0.0, 1.0, "probit")
