@@ -155,7 +155,7 @@ def test_ends_have_an_order(wrong):
 
 def test_the_probit_map_makes_a_uniform_law_normal():
     support = Support(-1.0, 3.0, "probit")
-    z = tensor([-8.0, -2.0, 0.0, 0.5, 6.0])
+    z = tensor([-4.0, -2.0, 0.0, 0.5, 4.0])
     y = support.forward(z)
     np.testing.assert_allclose(y, -1.0 + 4.0 * stats.norm.cdf(z), atol=1e-15)
     torch.testing.assert_close(support.inverse(y), z, rtol=0, atol=1e-6)
