@@ -3,11 +3,11 @@
     python amortized_worker.py MODEL FILE RESULT [--sampling]
 
 ``amortized.py`` starts it in the environment of the model. ``FILE`` holds ``theta``,
-``x``, fresh pairs ``theta_test``, ``x_test``, ``observed``, ``seed``, ``n_draws`` and the
-prior: ``low`` and ``high`` of a box, or ``std`` of a normal law around 0. ``RESULT`` gets
-``draws``, for every row of ``observed``, and ``log_prob``, the density of the fresh pairs
-in the units of theta. A line of JSON tells processor seconds of fitting and, with
-``--sampling``, of 1000 draws for each of 1000 observations.
+``x``, fresh pairs ``theta_test``, ``x_test``, ``observed``, ``seed``, ``n_draws`` and
+the prior: ``low`` and ``high`` of a box, or ``std`` of a normal law around 0.
+``RESULT`` gets ``draws``, for every row of ``observed``, and ``log_prob``, the density
+of the fresh pairs in the units of theta. A line of JSON tells processor seconds of
+fitting and, with ``--sampling``, of 1000 draws for each of 1000 observations.
 """
 
 import argparse

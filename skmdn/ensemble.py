@@ -261,6 +261,7 @@ class EnsembleTraining:
             self.settings,
             max_iter=max(1, round(share * len(history.loss))),
             learning_rate=rate * self.settings.learning_rate,
+            decay=True,
         )
         descent = self._descent(network, split, settings)
         descent.run()

@@ -9,6 +9,7 @@ from scipy import stats
 from torch import distributions
 
 from skmdn.parameter_space import ParameterSpace
+from skmdn.simulation import Prior
 from tests.helpers import randn, tensor
 
 JOINT = stats.multivariate_normal([1.0, 2.0], [[2.0, 0.3], [0.3, 0.5]])
@@ -103,3 +104,32 @@ def test_joint_normals_keep_their_correlation():
 def test_what_is_no_prior_is_refused(prior, error, match):
     with pytest.raises(error, match=match):
         ParameterSpace.parse(prior)
+
+
+def test_a_dict_puts_its_variables_side_by_side():
+    parts = {
+        "a": stats.uniform([0, -1], [1, 4]),
+        "b": stats.multivariate_normal([1.0, 2.0], [[2.0, 1.0], [1.0, 3.0]]),
+        "c": stats.gamma(2.0),
+    }
+    space = ParameterSpace.parse(parts)
+    assert space.n_features == 5
+    assert not space.exact
+    theta = tensor([[0.3, 2.0, 0.5, 1.0, 1.5], [1.3, 2.0, 0.5, 1.0, 1.5]])
+    values = [
+        parts["a"].logpdf(theta[:, :2].numpy()).sum(1),
+        parts["b"].logpdf(theta[:, 2:4].numpy()),
+        parts["c"].logpdf(theta[:, 4].numpy()),
+    ]
+    np.testing.assert_allclose(space.log_prob(theta), np.sum(values, axis=0))
+    exact = ParameterSpace.parse({"a": parts["a"], "b": parts["b"]})
+    assert exact.exact
+    np.testing.assert_allclose(exact.log_prob(theta[:1, :4]), sum(values[:2])[:1])
+    with pytest.raises(ValueError, match="empty"):
+        ParameterSpace.parse({})
+
+
+def test_priors_of_simulators_are_understood():
+    prior = Prior({"p": stats.uniform(0, 1), "mu": distributions.Normal(0.0, 2.0)})
+    u = ParameterSpace.parse(prior).coordinates.inverse(tensor([[0.5, 2.0]]))
+    torch.testing.assert_close(u, tensor([[0.0, 1.0]]))

@@ -309,3 +309,29 @@ def test_the_optimizer_goes_on_from_a_state():
             state = optimizer.state
         ends.append(flat.values)
     assert torch.equal(*ends)
+
+
+def test_the_average_follows_and_is_shown_for_a_while():
+    flat = FlatParameters(named())
+    optimizer = Optimizer(flat, settings(averaging=0.9, warm_up_steps=4), 100, None)
+    start, expected = flat.values.clone(), flat.values.clone()
+    for n in range(1, 31):
+        assert optimizer.rate() == pytest.approx(
+            settings().learning_rate * min(1.0, n / 4), rel=0.2
+        )
+        flat.gradients.copy_(flat.values)
+        optimizer.step()
+        kept = min(0.9, n / (n + 9.0))
+        expected = kept * expected + (1 - kept) * flat.values
+    own = flat.values.clone()
+    with optimizer.averaged():
+        torch.testing.assert_close(flat.values, expected)
+    assert torch.equal(flat.values, own)
+    assert not torch.equal(own, start)
+    state = optimizer.left_state()
+    again = FlatParameters(named())
+    other = Optimizer(again, settings(averaging=0.9, warm_up_steps=4), 100, state)
+    assert torch.equal(again.values, own)
+    assert torch.equal(other.state["average"], state["average"])
+    other.recover(torch.tensor([True, False]))
+    assert torch.equal(other.state["average"][0], own[0])

@@ -148,3 +148,33 @@ def test_ends_have_an_order(wrong):
         Support.parse(wrong, 1)
     with pytest.raises(ValueError, match="differ in size"):
         Support((0.0, 1.0), (2.0, 2.0, 2.0))
+
+
+# The probit map.
+
+
+def test_the_probit_map_makes_a_uniform_law_normal():
+    support = Support(-1.0, 3.0, "probit")
+    z = tensor([-4.0, -2.0, 0.0, 0.5, 4.0])
+    y = support.forward(z)
+    np.testing.assert_allclose(y, -1.0 + 4.0 * stats.norm.cdf(z), atol=1e-15)
+    torch.testing.assert_close(support.inverse(y), z, rtol=0, atol=1e-6)
+    expected = np.log(4.0) + stats.norm.logpdf(z)
+    np.testing.assert_allclose(support.log_jacobian(z), expected)
+    assert support.inverse(tensor([-1.0, 3.0, 9.0])).tolist() == [
+        -math.inf,
+        math.inf,
+        math.inf,
+    ]
+    far = support.forward(tensor([-60.0, 60.0]))
+    assert support.contains(far).all()
+
+
+def test_the_link_is_forgotten_where_it_says_nothing():
+    assert Support(0.0, None, "probit") == Support(0.0)
+    assert Support((0.0, 0.0), (1.0, None), "probit").for_outputs([1]) == Support(
+        (0.0,), (None,)
+    )
+    assert Support(0.0, 1.0, "probit") != Support(0.0, 1.0)
+    with pytest.raises(ValueError, match="link"):
+        Support(0.0, 1.0, "cauchit")

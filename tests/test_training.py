@@ -424,3 +424,32 @@ def test_a_longer_run_does_not_take_back_what_was_done():
     descent.run()
     descent.end()
     assert shares == [step / 4 for step in range(8)]
+
+
+def test_an_average_of_the_steps_is_what_counts():
+    center, loss, data = quadratic()
+    history = run(center, loss, batch_size=4, averaging=0.99, decay=False)
+    expected = data.mean(0).expand(3, 2)
+    torch.testing.assert_close(center.data, expected, rtol=0, atol=0.05)
+    # The last state itself is further away.
+    last = history.optimizer_state["values"]
+    assert (last - expected).norm() > 2.0 * (center.data - expected).norm()
+
+
+def test_a_member_that_was_best_early_waits_less_long():
+    center, loss, _ = quadratic(1)
+    settings = {"hold_out": 0.25, "n_iter_no_change": 40, "max_iter": 200}
+
+    def worse_and_worse(rows):
+        # The first judgement is the best.
+        judged.append(len(judged))
+        return torch.tensor([float(len(judged))], dtype=torch.float64)
+
+    judged = []
+    patient = run(center, loss, held_out_loss=worse_and_worse, **settings)
+    judged = []
+    hasty = run(
+        center, loss, held_out_loss=worse_and_worse, least_patience=6, **settings
+    )
+    assert len(patient.loss) == 40
+    assert len(hasty.loss) == 6

@@ -372,9 +372,23 @@ def _inverse(lower: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
 
 
+# Solved by substitution for all of a batch at a time, up to so many outputs: a call of
+# the solver for each small matrix would take much longer.
+_BY_SUBSTITUTION = 4
+
+
 def _solve(lower: Tensor, vector: Tensor) -> Tensor:
-    if lower.shape[-1] == 1:
+    n_outputs = lower.shape[-1]
+    if n_outputs == 1:
         return vector / lower[..., 0]
+    if n_outputs <= _BY_SUBSTITUTION:
+        parts: list[Tensor] = []
+        for i in range(n_outputs):
+            rest = vector[..., i]
+            for j, part in enumerate(parts):
+                rest = torch.addcmul(rest, lower[..., i, j], part, value=-1.0)
+            parts.append(rest / lower[..., i, i])
+        return torch.stack(parts, -1)
     column = vector.unsqueeze(-1)
     return torch.linalg.solve_triangular(lower, column, upper=False).squeeze(-1)
 

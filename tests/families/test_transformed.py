@@ -258,6 +258,7 @@ def test_moments_that_do_not_exist_are_infinite():
     assert float(mixture.variance()) == math.inf
 
 
+@pytest.mark.parametrize("link", ["logit", "probit"])
 @pytest.mark.parametrize(
     ("low", "high"),
     [
@@ -267,9 +268,9 @@ def test_moments_that_do_not_exist_are_infinite():
         (None, None),
     ],
 )
-def test_covariances_of_full_components_are_those_of_gauss_hermite(low, high):
+def test_covariances_of_full_components_are_those_of_gauss_hermite(low, high, link):
     block = random_block("full", n_components=2, n_outputs=3, seed=5)
-    family = Transformed(MultivariateNormal(), low, high)
+    family = Transformed(MultivariateNormal(), low, high, link)
     found = family.covariance(block.params)
     means = family.base.mean(block.params).numpy()
     inner = family.base.covariance(block.params).numpy()
@@ -404,3 +405,25 @@ def test_likelihoods_of_targets_known_in_part(base):
     torch.testing.assert_close(family.log_likelihood(params, hole, hole), part)
     outside = tensor([[0.2, 1.5]])
     assert family.log_likelihood(params, outside, outside) == -torch.inf
+
+
+# The probit map.
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-3), (-6.0, 0.5), (3.0, 6.0)])
+def test_moments_behind_the_probit_map(mean, std):
+    family = Transformed(Normal(), -1.0, 2.0, "probit")
+    params = {"mean": tensor([[mean]]), "scale": tensor([[std]])}
+    x = np.linspace(-14, 14, 400_001)
+    weights = stats.norm.pdf(x) * (x[1] - x[0])
+    values = -1.0 + 3.0 * stats.norm.cdf(mean + std * x)
+    center = weights @ values
+    assert float(family.mean(params)) == pytest.approx(center, rel=1e-9)
+    # From the nearer end: what is left of its digits.
+    spread = math.sqrt(weights @ (values - center) ** 2)
+    assert float(family.std(params)) == pytest.approx(spread, rel=1e-8)
+
+
+def test_the_probit_map_is_for_normal_components():
+    with pytest.raises(ValueError, match="probit"):
+        Transformed(Laplace(), 0.0, 1.0, "probit")
