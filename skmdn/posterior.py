@@ -468,6 +468,7 @@ class AmortizedPosterior(AmortizedTraining):
         X = self._checked_X(x[None] if self.summary is not None or x.ndim == 1 else x)
         if len(X) != 1:
             raise ValueError(f"refine takes one observation, got {len(X)}.")
-        params = {"prior": self._prior, "random_state": self.random_state} | params
-        posterior = VariationalPosterior(potential, **params)
-        return posterior.fit(X.reshape(1, -1), start=self._density(X))
+        known = {"q": self._density(X), "random_state": self.random_state}
+        known["prior"] = self._prior
+        posterior = VariationalPosterior(potential, **(known | params))
+        return posterior.fit(X.reshape(1, -1))
