@@ -137,8 +137,9 @@ class Mixture:
 
         Parameters
         ----------
-        log_weights : Tensor of shape (n_members,), optional
-            Logarithms of the members' weights v; equal by default.
+        log_weights : Tensor of shape (n_members, ...), optional
+            Logarithms of the members' weights v, perhaps of each row; equal by
+            default.
 
         Returns
         -------
@@ -148,7 +149,8 @@ class Mixture:
         n_members = self.batch_shape[0]
         if log_weights is None:
             log_weights = self.log_weights.new_full((n_members,), -math.log(n_members))
-        shape = (n_members,) + (1,) * (self.log_weights.ndim - 1)
+        n_more = self.log_weights.ndim - log_weights.ndim
+        shape = log_weights.shape + (1,) * n_more
         joint = (self.log_weights + log_weights.reshape(shape)).movedim(0, -2)
         members = []
         for block in self.blocks:

@@ -37,8 +37,10 @@ class MixtureDensityRegressor(ConditionalMixture):
         How several outputs vary together within a component: independently, with
         a covariance matrix of its own, independently with one scale, or with one
         matrix shared by all components (which still depends on x).
-    hidden_layer_sizes : tuple of int or int, default=(96, 96)
+    hidden_layer_sizes : tuple of int, int or "auto", default="auto"
         Width of each hidden layer; ``()`` makes the parameters linear in the view.
+        "auto" is (96, 96), but (128,) for networks that see bins (see ``embedding``)
+        of a table with fewer than 2 000 rows.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
     embedding : {"auto", "none", "ple", "ple+cos"}, default="auto"
@@ -200,6 +202,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         "family": [StrOptions(set(FAMILIES)), Family, list, tuple, dict],
         "covariance_type": [StrOptions({"full", "diag", "spherical", "tied"})],
         "hidden_layer_sizes": [
+            StrOptions({"auto"}),
             "array-like",
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
@@ -254,7 +257,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         *,
         family="normal",
         covariance_type="diag",
-        hidden_layer_sizes=(96, 96),
+        hidden_layer_sizes="auto",
         activation="silu",
         embedding="auto",
         n_estimators=4,
