@@ -6,6 +6,10 @@ pass the rows say how much each view counts and how wide the ensemble should be
 (:mod:`skmdn.stacking`). Then the views that learned until late see most of the rows
 they had held out: a tenth of a small table is worth more than the judgement it makes
 possible. The rest of these rows set the width anew.
+
+Where many rows occur again, a row that will be asked for is new or has been seen. Only
+held-out rows without a copy among the training rows judge then, and instead of the views'
+finish some networks learn by heart what was seen.
 """
 
 import copy
@@ -56,7 +60,7 @@ _FEWEST_KEPT = 20
 _N_GROUPS = 2
 
 # Where rows repeat: the fewest of a kind, new or seen before, that can judge.
-_FEWEST_JUDGES = 10
+_FEWEST_OF_A_KIND = 10
 
 # Rows whose numbers are computed at a time.
 _N_KEYS = 2**16
@@ -122,7 +126,9 @@ class EnsembleTraining:
         self.judges = None
         if self.repeats and held_out.shape[1]:
             self.keys = self._keys()
-            self.judges = self._new_rows(held_out, rows)
+            new = self._new_rows(held_out, rows)
+            # If few rows are new, all are as good as that.
+            self.judges = new if int(new.sum(1).min()) >= _FEWEST_KEPT else None
         descents = [
             self._descent(
                 network, self.split, self.settings, state, self.on_epoch, cools=True
@@ -145,17 +151,11 @@ class EnsembleTraining:
         rows = torch.arange(len(data.y), device=data.y.device)
         return torch.cat([row_keys(data.x[part]) for part in rows.split(_N_KEYS)])
 
-    def _new_rows(self, held_out: Tensor, rows: Tensor) -> Tensor | None:
-        """Tell which held-out rows equal none of those that a member trains on.
-
-        If these are few, all are as good as new.
-        """
+    def _new_rows(self, held_out: Tensor, rows: Tensor) -> Tensor:
+        """Tell which held-out rows equal none of those that a member trains on."""
         pairs = zip(held_out, rows, strict=True)
         seen = [torch.isin(self.keys[a], self.keys[b]) for a, b in pairs]
-        new = ~torch.stack(seen)
-        n_new, n_held_out = int(new.sum(1).min()), held_out.shape[1]
-        n_seen = n_held_out - int(new.sum(1).max())
-        return new if min(n_new, n_seen) * len(new) >= _FEWEST_JUDGES else None
+        return ~torch.stack(seen)
 
     def _is_race(self) -> bool:
         """Tell whether views are compared early.
@@ -240,10 +240,11 @@ class EnsembleTraining:
             return
         kept, released = held_out[:n_groups, :n_kept], held_out[:, n_kept:]
         everything = (torch.cat([rows, released], 1), held_out[:, :0])
-        new = self._new_rows(kept, everything[0][:n_groups]) if self.repeats else None
-        if new is not None:
-            self._remember(kept, new, everything, len(histories[-1].loss))
-            return
+        if self.judges is not None:
+            new = self._new_rows(kept, everything[0][:n_groups])
+            if min(int(new.sum()), int((~new).sum())) >= _FEWEST_OF_A_KIND:
+                self._remember(kept, new, everything, len(histories[-1].loss))
+                return
         late = [self._is_late(history) for history in histories]
         for i in itertools.compress(range(len(late)), late):
             network, history = self.networks[i], histories[i]

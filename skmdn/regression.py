@@ -92,9 +92,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         20 000 and 256 from there on, and never more than there are.
     max_iter : int or "auto", default="auto"
         Number of passes over the training rows, before the finish and what a race may
-        add (see Notes). "auto" makes 36, within 1 100 to 6 000 steps, counted as if no
-        rows were held out; a quarter more, up to the same maximum, where more than a
-        tenth of the rows of X occur again; and 200 where no rows are held out.
+        add (see Notes). "auto" makes 36, within 1 300 to 6 000 steps, counted as if no
+        rows were held out; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
@@ -158,8 +157,12 @@ class MixtureDensityRegressor(ConditionalMixture):
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
     of the held-out rows. The rest, if they are enough (from 375 rows on with the
-    defaults), set the factor of the scales again. Where many rows occur again, every
-    view makes three tenths more at half the rate, and its state before keeps a share.
+    defaults), set the factor of the scales again.
+
+    Where more than a tenth of the rows of X occur again, only held-out rows that are
+    not among a network's training rows judge it. Instead of a finish, copies of the
+    networks of the last view learn by heart, for half as many passes again. They count
+    for rows of X that were there in fit, as much as held-out rows of this kind tell.
 
     With rows held out, networks of one normal target ("diag" or "spherical") that is
     known in all rows, with the default activation, hidden layers, no noise and no other
