@@ -438,7 +438,7 @@ class Mixture:
             return onto.forward(inner.sample(n_draws, generator))
         shape = (*self.batch_shape, n_draws)
         weights = self.weights.detach().reshape(-1, self.n_components)
-        if self._is_plain():
+        if self.is_plain():
             means = self.component_means().reshape(weights.shape)
             stds = self.component_stds().reshape(weights.shape)
             draws = normal_draws(weights, means, stds, n_draws, generator)
@@ -458,7 +458,7 @@ class Mixture:
             first += block.n_components
         return draws.reshape(shape + draws.shape[-1:])
 
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether :func:`normal_draws` applies, which has no gradient."""
         tensors = [value for block in self.blocks for value in block.params.values()]
         return (

@@ -84,12 +84,12 @@ class MixtureObjective:
         self.generator = generator
         self.heat = heat
         self.relative_temperature = 1.0
-        head: Any = network.head
-        self.end_temperature = float(head.temperature)
+        # Modules look their parts up slowly.
+        self.head: Any = network.head
 
     def temperature(self) -> float:
         """Return the temperature of the training loss."""
-        return self.end_temperature * self.relative_temperature
+        return float(self.head.temperature * self.relative_temperature)
 
     def cool(self, done: float) -> None:
         r"""Set the temperature of the training loss.
