@@ -8,8 +8,8 @@ they had held out: a tenth of a small table is worth more than the judgement it 
 possible. The rest of these rows set the width anew.
 
 Where many rows occur again, a row that will be asked for is new or has been seen. Only
-held-out rows without a copy among the training rows judge then, and instead of the views'
-finish some networks learn by heart what was seen.
+held-out rows without a copy among the training rows judge then, and instead of the
+views' finish some networks learn by heart what was seen.
 """
 
 import copy
@@ -301,11 +301,11 @@ class EnsembleTraining:
             ]
         )
         weights = self._weights(kept)
-        shares = [
+        share, share_seen = (
             stacking_weights(log_prob, weights * kind.flatten())[0]
             for kind in (new, ~new)
-        ]
-        self.module.join(memory, *shares, self.keys.unique())
+        )
+        self.module.join(memory, share, share_seen, self.keys.unique())
 
     def _is_late(self, history: History) -> bool:
         """Tell whether a view learned until late, so that more rows help it.

@@ -392,5 +392,5 @@ class MixtureEnsemble(nn.Module):
         if self.seen is None or self.log_weights_seen is None:
             return self.log_weights
         seen = torch.isin(row_keys(x), self.seen)
-        weights = self.log_weights_seen, self.log_weights
-        return torch.where(seen, *(part.unsqueeze(1) for part in weights))
+        where_seen, elsewhere = self.log_weights_seen, self.log_weights
+        return torch.where(seen, where_seen.unsqueeze(1), elsewhere.unsqueeze(1))
