@@ -243,16 +243,13 @@ class EnsembleTraining:
         if self.judges is not None:
             new = self._new_rows(kept, everything[0][:n_groups])
             if min(int(new.sum()), int((~new).sum())) >= _FEWEST_OF_A_KIND:
-                self._remember(kept, new, everything, len(histories[-1].loss))
+                self._remember(kept, new, everything, histories[-1])
                 return
         late = [self._is_late(history) for history in histories]
         for i in itertools.compress(range(len(late)), late):
-            network, history = self.networks[i], histories[i]
-            finish = self._train_on(
-                network, everything, len(history.loss), _FINISH_PASSES, _FINISH_RATE
+            self._train_on(
+                self.networks[i], everything, histories[i], _FINISH_PASSES, _FINISH_RATE
             )
-            history.n_recoveries += finish.n_recoveries
-            history.gave_up |= finish.gave_up
         if any(late):
             self._set_width(self.module, kept)
 
@@ -260,19 +257,21 @@ class EnsembleTraining:
         self,
         network: MixtureNetwork,
         split: tuple[Tensor, Tensor],
-        n_passes: int,
+        history: History,
         share: float,
         rate: float,
-    ) -> History:
-        """Make a share of some passes at a share of the rate."""
+    ) -> None:
+        """Make a share of the passes in a history at a share of the rate."""
         settings = replace(
             self.settings,
-            max_iter=max(1, round(share * n_passes)),
+            max_iter=max(1, round(share * len(history.loss))),
             learning_rate=rate * self.settings.learning_rate,
         )
         descent = self._descent(network, split, settings)
         descent.run()
-        return self._end([descent], [network])[0]
+        (more,) = self._end([descent], [network])
+        history.n_recoveries += more.n_recoveries
+        history.gave_up |= more.gave_up
 
     def _set_width(
         self, module: MixtureEnsemble, kept: Tensor, judges: Tensor | None = None
@@ -283,7 +282,11 @@ class EnsembleTraining:
         module.weigh(shares, found.best_spread(shares))
 
     def _remember(
-        self, kept: Tensor, new: Tensor, split: tuple[Tensor, Tensor], n_passes: int
+        self,
+        kept: Tensor,
+        new: Tensor,
+        split: tuple[Tensor, Tensor],
+        history: History,
     ) -> None:
         """Have networks of the widest view learn rows by heart, for rows seen before.
 
@@ -291,7 +294,7 @@ class EnsembleTraining:
         out say how much these networks count.
         """
         network = copy.deepcopy(self.networks[-1])
-        self._train_on(network, split, n_passes, _MEMORY_PASSES, _MEMORY_RATE)
+        self._train_on(network, split, history, _MEMORY_PASSES, _MEMORY_RATE)
         memory = MixtureEnsemble([network])
         self._set_width(memory, kept, ~new)
         log_prob = torch.stack(
