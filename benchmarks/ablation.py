@@ -42,6 +42,7 @@ NO_WIDTH = (stacking, "_SPREADS", (0.0, 0.0, 1))
 NO_MARGIN = (stacking, "_MARGIN", 0.0)
 NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
+NO_MEMORY = (ensemble, "_FEWEST_OF_A_KIND", math.inf)
 NO_CALIBRATION = (objectives, "_SPREAD_STEPS", (0.0,))
 
 
@@ -60,6 +61,7 @@ VARIANTS = {
     "no race": Variant({}, (NO_RACE,)),
     "no common width": Variant({}, (NO_WIDTH, NO_MARGIN)),
     "no finish": Variant({}, (NO_FINISH,)),
+    "no networks for rows seen before": Variant({}, (NO_MEMORY,)),
     "no calibrated early stopping": Variant({}, (NO_CALIBRATION,)),
     "none of the last three": Variant(
         {}, (NO_WIDTH, NO_MARGIN, NO_FINISH, NO_CALIBRATION)
@@ -72,6 +74,8 @@ VARIANTS = {
     "n_estimators=3, hidden=(48, 48)": Variant(
         {"n_estimators": 3, "hidden_layer_sizes": (48, 48)}
     ),
+    "hidden=(96, 96)": Variant({"hidden_layer_sizes": (96, 96)}),
+    "hidden=(128,)": Variant({"hidden_layer_sizes": (128,)}),
     "hidden=(64, 64)": Variant({"hidden_layer_sizes": (64, 64)}),
     "hidden=(128, 128)": Variant({"hidden_layer_sizes": (128, 128)}),
     "learning_rate_init=0.005": Variant({"learning_rate_init": 0.005}),
@@ -114,7 +118,7 @@ def report(variant, results, default):
     if len(difference) > 1:
         error = difference.std(ddof=1) / math.sqrt(len(difference))
     print(
-        f"{variant:32} {nll:7.3f} {difference.mean():+7.3f} +- {error:5.3f} "
+        f"{variant:33} {nll:7.3f} {difference.mean():+7.3f} +- {error:5.3f} "
         f"{crps:8.4f} {coverage:5.2f} {seconds:7.1f}",
         flush=True,
     )
@@ -135,7 +139,7 @@ def main():
     for name in options.sets or known:
         X, y = training_rows(name, options.data)
         print(
-            f"{name}: {len(X)} rows\n{'':32}     NLL   minus default      CRPS", end=""
+            f"{name}: {len(X)} rows\n{'':33}     NLL   minus default      CRPS", end=""
         )
         print(" cover seconds")
         default = None

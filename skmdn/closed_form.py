@@ -176,15 +176,18 @@ class _Workspace:
         ).unbind(1)
         (
             self.scale,
-            self.inverse,
             self.log_scale,
             self.z,
             self.joint,
             self.responsibility,
             self.weight,
-            self.slope,
-            self.pull,
-        ) = (new(n_components, n_batch) for _ in range(9))
+        ) = (new(n_components, n_batch) for _ in range(6))
+        # What the changes of means, and below them of scales, are multiplied by.
+        self.factors = new(2 * n_components, n_batch)
+        self.inverse, self.slope = self.factors.unflatten(1, (2, n_components)).unbind(
+            1
+        )
+        self.d_both = self.change[:, n_components:]
         # Sums over the rows as products: faster than a reduction of a short axis.
         self.ones = objective.y.new_ones((n_members, n_batch, 1))
 
@@ -204,7 +207,8 @@ class _Group:
         self.members = members
         self.space = space
         self.objective = objective
-        self.min_scale = objective.y.new_tensor(network.head.min_scale)
+        # Tensors of the same shape are added fastest.
+        self.min_scale = torch.full_like(space.scale, network.head.min_scale)
         self._take_prior(objective)
         self.share = 1.0 / space.x.shape[1]
 
@@ -252,8 +256,7 @@ class _Group:
             self.c1 = 2.0 * (scales.shape + 1.0) / n_rows
             self.c2 = 2.0 * scales.scale / n_rows
             self.constant = n_components * scales.log_normalizer() / n_rows
-        # A tensor is added faster than a number.
-        self.c1_tensor = objective.y.new_tensor(self.c1)
+        self.c1_tensor = torch.full_like(self.space.scale, self.c1)
         self.excess: Tensor | None = None
         if prior.weights is not None:
             excess = objective.y.new_tensor(prior.weights.excess(n_components))
@@ -328,22 +331,23 @@ class _Group:
 
     def _head_backward(self) -> None:
         space = self.space
-        torch.sigmoid(space.raw_scale, out=space.slope)
+        torch.sigmoid(space.raw_scale, out=space.slope).mul_(space.inverse)
         torch.sub(space.weight, space.responsibility, out=space.d_logit)
         if self.excess is not None:
             space.d_logit.add_(space.weight, alpha=self.total_excess).sub_(self.excess)
         if self.temperature != 1.0:
             space.d_logit.div_(self.temperature)
-        torch.mul(space.responsibility, space.z, out=space.pull)
-        torch.mul(space.pull, space.inverse, out=space.d_mean)
+        torch.mul(space.responsibility, space.z, out=space.d_mean)
         torch.addcmul(
-            space.responsibility, space.pull, space.z, value=-1.0, out=space.d_scale
+            self.c1_tensor,
+            space.inverse,
+            space.inverse,
+            value=-self.c2,
+            out=space.d_scale,
         )
-        torch.addcmul(
-            space.d_scale, space.inverse, space.inverse, value=-self.c2, out=space.pull
-        )
-        space.pull.add_(self.c1_tensor).mul_(space.inverse)
-        torch.mul(space.pull, space.slope, out=space.d_scale)
+        space.d_scale.add_(space.responsibility)
+        space.d_scale.addcmul_(space.d_mean, space.z, value=-1.0)
+        space.d_both.mul_(space.factors)
         if self.weighted:
             space.change.mul_(space.weights)
         self._average(space.change, self.last, self.d_head_weight)

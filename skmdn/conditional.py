@@ -60,10 +60,9 @@ _MIN_SCALE = 1e-3
 # max_iter="auto": passes, within bounds on the number of steps; and passes where no
 # rows are held out.
 _PASSES = 36
-_STEPS = (1_100, 6_000)
-# More where this share of the rows occurs again: they are worth remembering.
+_STEPS = (1_300, 6_000)
+# Where this share of the rows occurs again, they are worth remembering.
 _REPEATED = 0.1
-_MORE_REPEATED = 1.25
 _PASSES_FEW_ROWS = 200
 
 # Parameters that shape the networks: they cannot change while a fit goes on.
@@ -220,12 +219,6 @@ class ConditionalMixture(
 
     def _networks(self, rows, generator, *, held_out):
         """Build one network for each view, at the marginal mixture of y."""
-        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(
-                "hidden_layer_sizes must hold positive integers, got "
-                f"{self.hidden_layer_sizes!r}."
-            )
         units, inner = self._y_scaler, self._composition.inner
         composition = inner.in_units(
             tuple(units.scale.tolist()), tuple(units.mean.tolist())
@@ -239,7 +232,7 @@ class ConditionalMixture(
             trunk = MLP(
                 self.n_estimators,
                 block.n_out,
-                sizes,
+                self._layer_sizes(view, len(rows.y)),
                 self.activation,
                 generator=generator,
             )
@@ -255,6 +248,18 @@ class ConditionalMixture(
             head.start(*map(to_tensor, start))
             networks.append(MixtureNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
+
+    def _layer_sizes(self, view, n_rows):
+        """Return the widths of a view's hidden layers."""
+        if isinstance(self.hidden_layer_sizes, str):
+            return view.hidden_layer_sizes(n_rows)
+        sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(
+                "hidden_layer_sizes must hold positive integers, got "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        return sizes
 
     def _settings(self, rows, *, one_pass=False):
         """Turn the parameters into the loop's settings."""
@@ -288,8 +293,6 @@ class ConditionalMixture(
             return _PASSES_FEW_ROWS
         fewest, most = _STEPS
         n_steps = max(_PASSES * n_rows / batch_size, fewest)
-        if self._repeats:
-            n_steps *= _MORE_REPEATED
         return math.ceil(min(n_steps, most) * batch_size / n_rows)
 
     def _min_scale(self):

@@ -396,9 +396,9 @@ class PredictiveDistribution(RowwiseMixture):
         if operator.index(n_samples) < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
         generator = generator_from(random_state)
-        draws = self._by_rows(
-            lambda part: part.sample(n_samples, generator), n_samples * self.n_outputs
-        )
+        # Draws of plain mixtures take care of their memory themselves.
+        cost = 0 if self.mixture.is_plain() else n_samples * self.n_outputs
+        draws = self._by_rows(lambda part: part.sample(n_samples, generator), cost)
         return self._rows(draws, 1)
 
     def entropy(

@@ -6,12 +6,17 @@ pass the rows say how much each view counts and how wide the ensemble should be
 (:mod:`skmdn.stacking`). Then the views that learned until late see most of the rows
 they had held out: a tenth of a small table is worth more than the judgement it makes
 possible. The rest of these rows set the width anew.
+
+Where many rows occur again, a row that will be asked for is new or has been seen. Only
+held-out rows without a copy among the training rows judge then, and instead of the
+views' finish some networks learn by heart what was seen.
 """
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +25,7 @@ from torch import Tensor
 
 from .closed_form import ClosedFormGradient
 from .likelihood import cells
-from .networks import MixtureEnsemble, MixtureNetwork
+from .networks import MixtureEnsemble, MixtureNetwork, row_keys
 from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
 from .training import Descent, History, OnEpoch, Settings, split_rows
@@ -31,15 +36,13 @@ __all__ = ["EnsembleTraining", "Race", "split_for"]
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_500
 
-# The finish: passes as a share of those before, and the largest step likewise. Rows
-# that occur again are worth learning by heart.
+# The finish: passes as a share of those before, and the largest step likewise.
 _FINISH_PASSES = 0.2
 _FINISH_RATE = 0.2
-_FINISH_PASSES_REPEATS = 0.3
-_FINISH_RATE_REPEATS = 0.5
 
-# Rows that speak for the ensemble before, and as many for the one after it.
-_N_PSEUDO_FINISH = 5.0
+# The same where rows that occur again are learned by heart.
+_MEMORY_PASSES = 0.5
+_MEMORY_RATE = 1.0
 
 # A view whose members were best, on average, after this share of the passes.
 _LATE = 1 / 3
@@ -50,6 +53,12 @@ _LATE = 1 / 3
 _KEPT = 0.25
 _FEWEST_KEPT = 20
 _N_GROUPS = 2
+
+# Where rows repeat: the fewest of a kind, new or seen before, that can judge.
+_FEWEST_OF_A_KIND = 10
+
+# Rows whose numbers are computed at a time.
+_N_KEYS = 2**16
 
 
 def split_for(
@@ -125,6 +134,8 @@ class EnsembleTraining:
     closed_form: Any = ClosedFormGradient
     race: Race = Race()
     passes: Sequence[float] = ()
+    judges: Tensor | None = field(init=False, default=None)
+    keys: Tensor = field(init=False)
 
     def run(self, states: Sequence[dict[str, Tensor]] = ()) -> list[History]:
         """Train, weigh, finish; return what happened to each network.
@@ -134,6 +145,13 @@ class EnsembleTraining:
         states : sequence of dict
             The optimisers' states where an earlier run left them.
         """
+        rows, held_out = self.split
+        self.judges = None
+        if self.repeats and held_out.shape[1]:
+            self.keys = self._keys()
+            new = self._new_rows(held_out, rows)
+            # If few rows are new, all are as good as that.
+            self.judges = new if int(new.sum(1).min()) >= _FEWEST_KEPT else None
         passes = self.passes or [1.0] * len(self.networks)
         descents = []
         for network, state, share in itertools.zip_longest(
@@ -150,11 +168,23 @@ class EnsembleTraining:
             descents = self._race(descents)
         for descent in descents:
             descent.run()
-        histories = self._end(descents)
-        if self.split[1].shape[1]:
+        histories = self._end(descents, self.networks)
+        if held_out.shape[1]:
             self.weigh()
             self._finish(histories)
         return histories
+
+    def _keys(self) -> Tensor:
+        """Return the numbers that tell rows of the table apart."""
+        data = self.objective(self.networks[0])
+        rows = torch.arange(len(data.y), device=data.y.device)
+        return torch.cat([row_keys(data.x[part]) for part in rows.split(_N_KEYS)])
+
+    def _new_rows(self, held_out: Tensor, rows: Tensor) -> Tensor:
+        """Tell which held-out rows equal none of those that a member trains on."""
+        pairs = zip(held_out, rows, strict=True)
+        seen = [torch.isin(self.keys[a], self.keys[b]) for a, b in pairs]
+        return ~torch.stack(seen)
 
     def _is_race(self) -> bool:
         """Tell whether views are compared early.
@@ -207,7 +237,7 @@ class EnsembleTraining:
         return Descent(
             network.named_parameters(),
             objective.training_loss,
-            objective.held_out_loss,
+            partial(objective.held_out_loss, counts=self.judges),
             split,
             settings,
             self.generator,
@@ -217,46 +247,53 @@ class EnsembleTraining:
             on_step=objective.cool if cools else None,
         )
 
-    def _end(self, descents: list[Descent]) -> list[History]:
+    def _end(
+        self, descents: list[Descent], networks: list[MixtureNetwork]
+    ) -> list[History]:
         """Leave the networks as predictions want them."""
         histories = [descent.end() for descent in descents]
-        for network in self.networks:
+        for network in networks:
             network.set_trainable(False)
             network.eval().double()
         return histories
 
     def weigh(self) -> None:
         """Weigh the views and set the width on the rows they have held out."""
-        n_members = len(self.split[1])
-        held_out = self._predictions(self.module, self.split[1], n_members)
+        held_out = self._predictions(self.module, self.split[1], self.judges)
         shares = stacking_weights(held_out.log_prob(), held_out.weights)
         self.module.weigh(shares, held_out.best_spread(shares))
 
     def _finish(self, histories: list[History]) -> None:
-        """Train on, with most of the held-out rows."""
+        """Train on, with most of the held-out rows, or learn what repeats by heart."""
         rows, held_out = self.split
         n_kept = round(_KEPT * held_out.shape[1])
         n_groups = min(_N_GROUPS, len(held_out))
-        late = [self._is_late(history) for history in histories]
-        if n_kept * n_groups < _FEWEST_KEPT or not any(late):
+        if n_kept * n_groups < _FEWEST_KEPT:
             return
-        kept, released = held_out[:, :n_kept], held_out[:, n_kept:]
+        kept, released = held_out[:n_groups, :n_kept], held_out[:, n_kept:]
         everything = (torch.cat([rows, released], 1), held_out[:, :0])
-        before = copy.deepcopy(self.module)
-        for network, history in zip(self.networks, histories, strict=True):
-            if self._is_late(history):
-                self._finish_view(network, history, everything)
-        self._set_width(kept, n_groups)
-        if self.repeats:
-            self._join(before, kept, n_groups)
-            self._set_width(kept, n_groups)
+        if self.judges is not None:
+            new = self._new_rows(kept, everything[0][:n_groups])
+            if min(int(new.sum()), int((~new).sum())) >= _FEWEST_OF_A_KIND:
+                self._remember(kept, new, everything, histories[-1])
+                return
+        late = [self._is_late(history) for history in histories]
+        for i in itertools.compress(range(len(late)), late):
+            self._train_on(
+                self.networks[i], everything, histories[i], _FINISH_PASSES, _FINISH_RATE
+            )
+        if any(late):
+            self._set_width(self.module, kept)
 
-    def _finish_view(
-        self, network: MixtureNetwork, history: History, split: tuple[Tensor, Tensor]
+    def _train_on(
+        self,
+        network: MixtureNetwork,
+        split: tuple[Tensor, Tensor],
+        history: History,
+        share: float,
+        rate: float,
     ) -> None:
-        share, rate = _FINISH_PASSES, _FINISH_RATE
-        if self.repeats:
-            share, rate = _FINISH_PASSES_REPEATS, _FINISH_RATE_REPEATS
+        """Make a share of the passes in a history at a share of the rate."""
         settings = replace(
             self.settings,
             max_iter=max(1, round(share * len(history.loss))),
@@ -265,66 +302,85 @@ class EnsembleTraining:
         )
         descent = self._descent(network, split, settings)
         descent.run()
-        (finish,) = self._end([descent])
-        history.n_recoveries += finish.n_recoveries
-        history.gave_up |= finish.gave_up
+        (more,) = self._end([descent], [network])
+        history.n_recoveries += more.n_recoveries
+        history.gave_up |= more.gave_up
 
-    def _set_width(self, rows: Tensor, n_groups: int) -> None:
-        shares = self.module.shares()
-        found = self._predictions(self.module, rows, n_groups)
-        self.module.weigh(shares, found.best_spread(shares))
+    def _set_width(
+        self, module: MixtureEnsemble, kept: Tensor, judges: Tensor | None = None
+    ) -> None:
+        """Set the width on rows that groups of members have kept held out."""
+        shares = module.shares()
+        found = self._predictions(module, kept, judges)
+        module.weigh(shares, found.best_spread(shares))
 
-    def _join(self, before: MixtureEnsemble, rows: Tensor, n_groups: int) -> None:
-        """Give the ensemble before the finish the weight it has earned.
+    def _remember(
+        self,
+        kept: Tensor,
+        new: Tensor,
+        split: tuple[Tensor, Tensor],
+        history: History,
+    ) -> None:
+        """Have networks of the widest view learn rows by heart, for rows seen before.
 
-        Only rows that occur again are known by heart: for others the state that
-        generalised best may be the better one.
+        Of rows that are new and of those that were seen, the ones that are still held
+        out say how much these networks count.
         """
-        ensembles = before, self.module
-        found = [self._predictions(module, rows, n_groups) for module in ensembles]
-        log_prob = [
-            of_rows.pool(module.shares())
-            for of_rows, module in zip(found, ensembles, strict=True)
-        ]
-        share, _ = stacking_weights(
-            torch.stack(log_prob), found[0].weights, n_pseudo=_N_PSEUDO_FINISH
+        network = copy.deepcopy(self.networks[-1])
+        self._train_on(network, split, history, _MEMORY_PASSES, _MEMORY_RATE)
+        memory = MixtureEnsemble([network])
+        self._set_width(memory, kept, ~new)
+        log_prob = torch.stack(
+            [
+                self._predictions(module, kept).pool(module.shares())
+                for module in (memory, self.module)
+            ]
         )
-        self.module.join(before, share)
+        weights = self._weights(kept)
+        share, share_seen = (
+            stacking_weights(log_prob, weights * kind.flatten())[0]
+            for kind in (new, ~new)
+        )
+        self.module.join(memory, share, share_seen, self.keys.unique())
 
     def _is_late(self, history: History) -> bool:
         """Tell whether a view learned until late, so that more rows help it.
 
-        One that began to overfit early was saved by the rows it held out, unless
-        rows occur again: then they are worth remembering.
+        One that began to overfit early was saved by the rows it held out.
         """
-        if self.repeats:
-            return True
         assert history.best_epoch is not None
         latest = history.best_epoch.float().mean()
         return bool(latest >= _LATE * history.max_iter)
 
     @torch.no_grad()
     def _predictions(
-        self, module: MixtureEnsemble, rows: Tensor, n_groups: int
+        self, module: MixtureEnsemble, groups: Tensor, judges: Tensor | None = None
     ) -> HeldOutPredictions:
         """Return what each group of members says of the rows it has held out.
 
-        Members belong to the groups in turn.
+        Members belong to the groups in turn. ``judges`` tells which rows count.
         """
         networks: list[Any] = list(module.networks)
         objectives = [self.objective(network) for network in networks]
-        data = objectives[0]
-        groups = rows[:n_groups]
+        data, n_groups = objectives[0], len(groups)
         members = []
         for network, objective in zip(networks, objectives, strict=True):
-            mixtures = network.of_rows(objective.x, rows)
+            n_members = module.n_members()[0]
+            every = groups.repeat(math.ceil(n_members / n_groups), 1)[:n_members]
+            mixtures = network.of_rows(objective.x, every)
             members.append([mixtures[group::n_groups] for group in range(n_groups)])
+        weights = self._weights(groups)
         return HeldOutPredictions(
             members,
             [self._judged(data, group) for group in groups],
-            data.weights[groups].flatten().double(),
+            weights if judges is None else weights * judges.flatten(),
             min_scale=networks[0].head.min_scale,
         )
+
+    def _weights(self, rows: Tensor) -> Tensor:
+        """Return the weights of rows, end to end."""
+        data = self.objective(self.networks[0])
+        return data.weights[rows].flatten().double()
 
     def _judged(
         self, data: MixtureObjective, rows: Tensor

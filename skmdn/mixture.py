@@ -137,8 +137,9 @@ class Mixture:
 
         Parameters
         ----------
-        log_weights : Tensor of shape (n_members,), optional
-            Logarithms of the members' weights v; equal by default.
+        log_weights : Tensor of shape (n_members, ...), optional
+            Logarithms of the members' weights v, perhaps of each row; equal by
+            default.
 
         Returns
         -------
@@ -148,7 +149,8 @@ class Mixture:
         n_members = self.batch_shape[0]
         if log_weights is None:
             log_weights = self.log_weights.new_full((n_members,), -math.log(n_members))
-        shape = (n_members,) + (1,) * (self.log_weights.ndim - 1)
+        n_more = self.log_weights.ndim - log_weights.ndim
+        shape = log_weights.shape + (1,) * n_more
         joint = (self.log_weights + log_weights.reshape(shape)).movedim(0, -2)
         members = []
         for block in self.blocks:
@@ -436,7 +438,7 @@ class Mixture:
             return onto.forward(inner.sample(n_draws, generator))
         shape = (*self.batch_shape, n_draws)
         weights = self.weights.detach().reshape(-1, self.n_components)
-        if self._is_plain():
+        if self.is_plain():
             means = self.component_means().reshape(weights.shape)
             stds = self.component_stds().reshape(weights.shape)
             draws = normal_draws(weights, means, stds, n_draws, generator)
@@ -456,7 +458,7 @@ class Mixture:
             first += block.n_components
         return draws.reshape(shape + draws.shape[-1:])
 
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether :func:`normal_draws` applies, which has no gradient."""
         tensors = [value for block in self.blocks for value in block.params.values()]
         return (

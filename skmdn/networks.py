@@ -27,6 +27,7 @@ __all__ = [
     "MixtureEnsemble",
     "MixtureHead",
     "MixtureNetwork",
+    "row_keys",
 ]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,9 +42,26 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # are worth splitting.
 _FORWARD_BYTES = 2**23
 
+# Spreads the bits of what is multiplied by it: odd, near 2^64 over the golden ratio.
+_SPREADING = -7046029254386353131
+
 # Small enough that the start is the marginal mixture, large enough that equal
 # components of a target with ties part.
 _HEAD_GAIN = 0.1
+
+
+def row_keys(x: Tensor) -> Tensor:
+    """Return a number for each row of ``(rows, columns)``, the same for equal rows.
+
+    Rows that differ have different numbers but for an accident of 64 bits; in single
+    precision they are equal if they are told apart by less than it holds.
+    """
+    # Zero has two signs.
+    bits = (x.float() + 0.0).view(torch.int32).long()
+    keys = torch.zeros_like(bits[:, 0])
+    for column in bits.unbind(1):
+        keys = ((keys ^ (keys >> 32)) + column) * _SPREADING
+    return keys
 
 
 class MemberLinear(nn.Module):
@@ -292,6 +310,8 @@ class MixtureEnsemble(nn.Module):
     """
 
     log_weights: Tensor
+    seen: Tensor | None
+    log_weights_seen: Tensor | None
 
     def __init__(self, networks: Sequence[MixtureNetwork]) -> None:
         super().__init__()
@@ -299,6 +319,8 @@ class MixtureEnsemble(nn.Module):
         n_members = sum(self.n_members())
         weights = torch.full((n_members,), -math.log(n_members), dtype=torch.float64)
         self.register_buffer("log_weights", weights)
+        self.register_buffer("seen", None)
+        self.register_buffer("log_weights_seen", None)
         self.n_joined = 0
 
     def keep(self, chosen: Sequence[int]) -> None:
@@ -308,18 +330,35 @@ class MixtureEnsemble(nn.Module):
         weights = torch.cat([parts[i] for i in chosen])
         self.log_weights = weights - torch.logsumexp(weights, 0)
 
-    def join(self, other: "MixtureEnsemble", share: Tensor) -> None:
-        """Take in the networks of another ensemble, which get this share."""
+    def join(
+        self, other: "MixtureEnsemble", share: Tensor, share_seen: Tensor, seen: Tensor
+    ) -> None:
+        """Take in the networks of another ensemble, which get a share.
+
+        Parameters
+        ----------
+        other : MixtureEnsemble
+            Its networks come last.
+        share, share_seen : Tensor
+            What they get where a row is new, and where it has been seen before.
+        seen : Tensor of shape (n_seen,)
+            The :func:`row_keys` of rows that have been seen.
+        """
         self.networks.extend(other.networks)
         self.n_joined += len(other.networks)
-        parts = self.log_weights + (1.0 - share).log(), other.log_weights + share.log()
-        self.log_weights = torch.cat(parts)
+        own, theirs = self.log_weights, other.log_weights
+        self.log_weights, self.log_weights_seen = (
+            torch.cat([own + (1.0 - part).log(), theirs + part.log()])
+            for part in (share, share_seen)
+        )
+        self.seen = seen
 
     def forget_joined(self) -> None:
-        """Forget the networks of other ensembles."""
+        """Forget the networks of other ensembles, and which rows have been seen."""
         if self.n_joined:
             self.keep(range(len(self.networks) - self.n_joined))
             self.n_joined = 0
+            self.seen = self.log_weights_seen = None
 
     def n_members(self) -> list[int]:
         """Return the number of members of each network."""
@@ -346,4 +385,12 @@ class MixtureEnsemble(nn.Module):
         """
         parts = [network(x).temper(temperature) for network in self.networks]
         members = parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
-        return members.merge(self.log_weights)
+        return members.merge(self._log_weights_of(x))
+
+    def _log_weights_of(self, x: Tensor) -> Tensor:
+        """Return the members' weights, of each row where it matters which it is."""
+        if self.seen is None or self.log_weights_seen is None:
+            return self.log_weights
+        seen = torch.isin(row_keys(x), self.seen)
+        where_seen, elsewhere = self.log_weights_seen, self.log_weights
+        return torch.where(seen, where_seen.unsqueeze(1), elsewhere.unsqueeze(1))

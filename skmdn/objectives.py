@@ -84,11 +84,12 @@ class MixtureObjective:
         self.generator = generator
         self.heat = heat
         self.relative_temperature = 1.0
+        # Modules look their parts up slowly.
+        self.head: Any = network.head
 
     def temperature(self) -> float:
         """Return the temperature of the training loss."""
-        head: Any = self.network.head
-        return float(head.temperature * self.relative_temperature)
+        return float(self.head.temperature * self.relative_temperature)
 
     def cool(self, done: float) -> None:
         r"""Set the temperature of the training loss.
@@ -119,8 +120,10 @@ class MixtureObjective:
         gain = self.weights[rows] * (log_likelihood(mixture, low, high) + log_prior)
         return self.log_scale - gain.mean(1)
 
-    def held_out_loss(self, rows: Tensor) -> Tensor:
+    def held_out_loss(self, rows: Tensor, counts: Tensor | None = None) -> Tensor:
         r"""Return the negative log-likelihood of each member on its rows.
+
+        Of these only the ones for which ``counts`` is 1 matter, if it is given.
 
         Every member is judged at the factor t of its scales that suits it best, with
         :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
@@ -133,9 +136,10 @@ class MixtureObjective:
         low, high = self.ends(rows, points=True)
         wide = mixture.widen(log_spread.exp().unsqueeze(1))
         log_prob = log_likelihood(wide, low, high)
-        weights = self.weights[rows].unsqueeze(-1)
+        counts = torch.ones_like(rows) if counts is None else counts
+        weights = (self.weights[rows] * counts).unsqueeze(-1)
         losses = -(weights * log_prob).sum(1) / weights.sum(1)
-        losses += log_spread.square() / rows.shape[1]
+        losses += log_spread.square() / counts.sum(1, keepdim=True)
         best = losses.min(1)
         spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values

@@ -37,8 +37,10 @@ class MixtureDensityRegressor(ConditionalMixture):
         How several outputs vary together within a component: independently, with
         a covariance matrix of its own, independently with one scale, or with one
         matrix shared by all components (which still depends on x).
-    hidden_layer_sizes : tuple of int or int, default=(96, 96)
+    hidden_layer_sizes : tuple of int, int or "auto", default="auto"
         Width of each hidden layer; ``()`` makes the parameters linear in the view.
+        "auto" is (96, 96), but (128,) for networks that see bins (see ``embedding``)
+        of a table with fewer than 2 000 rows.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
     embedding : {"auto", "none", "ple", "ple+cos"}, default="auto"
@@ -90,9 +92,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         20 000 and 256 from there on, and never more than there are.
     max_iter : int or "auto", default="auto"
         Number of passes over the training rows, before the finish and what a race may
-        add (see Notes). "auto" makes 36, within 1 100 to 6 000 steps, counted as if no
-        rows were held out; a quarter more, up to the same maximum, where more than a
-        tenth of the rows of X occur again; and 200 where no rows are held out.
+        add (see Notes). "auto" makes 36, within 1 300 to 6 000 steps, counted as if no
+        rows were held out; and 200 where no rows are held out.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out rows, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does
@@ -156,8 +157,12 @@ class MixtureDensityRegressor(ConditionalMixture):
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
     of the held-out rows. The rest, if they are enough (from 375 rows on with the
-    defaults), set the factor of the scales again. Where many rows occur again, every
-    view makes three tenths more at half the rate, and its state before keeps a share.
+    defaults), set the factor of the scales again.
+
+    Where more than a tenth of the rows of X occur again, only held-out rows that are
+    not among a network's training rows judge it. Instead of a finish, copies of the
+    networks of the last view learn by heart, for half as many passes again. They count
+    for rows of X that were there in fit, as much as held-out rows of this kind tell.
 
     With rows held out, networks of one normal target ("diag" or "spherical") that is
     known in all rows, with the default activation, hidden layers, no noise and no other
@@ -200,6 +205,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         "family": [StrOptions(set(FAMILIES)), Family, list, tuple, dict],
         "covariance_type": [StrOptions({"full", "diag", "spherical", "tied"})],
         "hidden_layer_sizes": [
+            StrOptions({"auto"}),
             "array-like",
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
@@ -254,7 +260,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         *,
         family="normal",
         covariance_type="diag",
-        hidden_layer_sizes=(96, 96),
+        hidden_layer_sizes="auto",
         activation="silu",
         embedding="auto",
         n_estimators=4,

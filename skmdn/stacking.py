@@ -61,7 +61,7 @@ class HeldOutPredictions:
         The groups' targets, or their ends; see
         :func:`skmdn.likelihood.log_likelihood`.
     weights : Tensor of shape (n_samples,)
-        Weights of the rows of all groups.
+        Weights of the rows of all groups; 0 for those that do not judge.
     min_scale : float, default=0.0
         What no scale falls below.
     """
@@ -120,7 +120,8 @@ class HeldOutPredictions:
         A coarse search, then a fine one around the best.
         """
         weights = self.weights
-        n_pseudo = _PSEUDO_SPREAD * len(weights)
+        n_rows = max(1, int(weights.count_nonzero()))
+        n_pseudo = _PSEUDO_SPREAD * n_rows
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
@@ -134,7 +135,7 @@ class HeldOutPredictions:
 
         near = look(range(0, len(log_factors), _COARSE))
         first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
-        return log_factors[look(range(first, last))] + _MARGIN / len(weights)
+        return log_factors[look(range(first, last))] + _MARGIN / n_rows
 
 
 def stacking_weights(

@@ -35,6 +35,12 @@ _LARGE = 5_000
 _MAX_WIDTH = 1_024
 _N_COSINES = 8
 
+# Hidden layers, and those behind bins of a table with few rows: the bins have made
+# steps of the features already.
+_LAYERS = (96, 96)
+_LAYERS_BINS = (128,)
+_FEW = 2_000
+
 
 def views_for(
     embedding: str, n_samples: int, n_features: int, held_out: bool
@@ -71,6 +77,10 @@ class View:
 
     n_bins: int = 0
     n_cosines: int = 0
+
+    def hidden_layer_sizes(self, n_samples: int) -> tuple[int, ...]:
+        """Return the layers of ``hidden_layer_sizes="auto"``."""
+        return _LAYERS_BINS if self.n_bins and n_samples < _FEW else _LAYERS
 
     def input_block(
         self,

@@ -86,31 +86,76 @@ def test_on_a_lattice_no_view_drops_out():
     assert len(model.module_.networks) == 3
 
 
-def test_where_rows_repeat_the_state_before_the_finish_keeps_a_share():
-    X, y = smooth(500)
-    X, y = np.r_[X, X[:100]], np.r_[y, y[:100]]
+def repeated(n_samples=600, n_again=300, seed=0):
+    """Return rows of which some occur again, with the same target."""
+    X, y = smooth(n_samples, seed)
+    return np.r_[X, X[:n_again]], np.r_[y, y[:n_again]]
+
+
+def test_rows_that_repeat_have_networks_of_their_own():
+    X, y = repeated()
     model = quick(warm_start=True, max_iter=10).fit(X, y)
     module = model.module_
-    assert len(module.networks) == 6
-    shares = module.shares().numpy()
-    assert 0.03 < shares[3:].sum() < 0.97
-    assert shares.sum() == pytest.approx(1.0)
-    assert np.isfinite(model.score(X, y))
-    # Going on starts from the last state alone: ensembles do not pile up.
+    assert len(module.networks) == 4
+    assert n_bins(model)[-1] == n_bins(model)[-2], "the widest view remembers"
+    for weights in (module.log_weights, module.log_weights_seen):
+        assert float(weights.exp().sum()) == pytest.approx(1.0)
+    assert len(module.seen) == 600
+    # Going on starts from the other networks: ensembles do not pile up.
     model.fit(X, y)
-    assert len(model.module_.networks) == 6
+    assert len(model.module_.networks) == 4
     assert model.partial_fit(X, y).module_.n_joined == 0
     assert len(model.module_.networks) == 3
+    assert model.module_.seen is None
 
 
-def test_what_repeats_is_learned_by_heart_and_the_rest_is_not_forgotten(monkeypatch):
-    X, y = smooth(400)
-    X, y = np.r_[X, X[:200]], np.r_[y, y[:200]]
+def test_what_repeats_is_learned_by_heart_and_the_rest_is_as_good_as_before(
+    monkeypatch,
+):
+    X, y = repeated()
     X_test, y_test = smooth(4_000, seed=1)
-    pooled = quick().fit(X, y)
-    monkeypatch.setattr(EnsembleTraining, "_join", lambda *args: None)
-    alone = quick().fit(X, y)
-    assert pooled.score(X_test, y_test) >= alone.score(X_test, y_test) - 0.005
+    model = quick(embedding="ple", hidden_layer_sizes=(64,), batch_size=24).fit(X, y)
+    monkeypatch.setattr(EnsembleTraining, "_remember", lambda *args: None)
+    plain = quick(embedding="ple", hidden_layer_sizes=(64,), batch_size=24).fit(X, y)
+    assert model.score(X_test, y_test) > plain.score(X_test, y_test) - 0.02
+    assert model.score(X[:300], y[:300]) > plain.score(X[:300], y[:300]) + 0.1
+    # A row counts as seen by all of its features.
+    moved = X[:300] + np.array([0.0, 1e-3])
+    assert model.score(moved, y[:300]) < model.score(X[:300], y[:300]) - 0.1
+
+
+@pytest.mark.parametrize(
+    ("n_again", "n_networks"),
+    [
+        (0, 3),  # none is seen
+        (30, 3),  # few are
+        (600, 3),  # none is new
+    ],
+)
+def test_there_is_not_always_something_to_remember(n_again, n_networks):
+    model = quick(max_iter=4).fit(*repeated(n_again=n_again))
+    assert len(model.module_.networks) == n_networks
+
+
+def test_a_copy_of_a_training_row_does_not_judge_the_networks_for_new_rows(
+    monkeypatch,
+):
+    X, y = repeated()
+    seen = []
+    weigh = EnsembleTraining._weigh
+
+    def recording(self):
+        rows, held_out = self.split
+        for judges, own, others in zip(self.judges, held_out, rows, strict=True):
+            for judge, row in zip(judges.tolist(), own.tolist(), strict=True):
+                again = (X[others.numpy()] == X[row]).all(1).any()
+                seen.append(judge != again)
+        weigh(self)
+
+    monkeypatch.setattr(EnsembleTraining, "_weigh", recording)
+    quick(max_iter=2).fit(X, y)
+    assert len(seen) == 180
+    assert all(seen)
 
 
 @pytest.mark.parametrize("activation", ["silu", "relu"])

@@ -630,6 +630,15 @@ def test_merging_averages_the_densities_of_the_members(layout, weighted, batch):
     torch.testing.assert_close(merged.mean(), torch.tensordot(weights, means, 1))
 
 
+def test_members_can_have_other_weights_in_each_row():
+    members = random_mixture(batch=(3, 4))
+    weights = torch.softmax(randn(3, 4, seed=2), 0)
+    y = randn(4, 2, seed=8)
+    densities = torch.stack([members[m].log_prob(y).exp() for m in range(3)])
+    merged = members.merge(weights.log())
+    torch.testing.assert_close(merged.log_prob(y).exp(), (weights * densities).sum(0))
+
+
 def test_members_vary_slowest_along_the_merged_components():
     members = random_mixture("diag", (2,), n_components=3)
     merged = members.merge()

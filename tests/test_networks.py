@@ -15,6 +15,7 @@ from skmdn.networks import (
     MixtureEnsemble,
     MixtureHead,
     MixtureNetwork,
+    row_keys,
 )
 
 
@@ -255,8 +256,25 @@ def test_an_ensemble_that_joins_gets_its_share_until_it_is_forgotten():
     model, other = ensemble((3, 2)), ensemble((2,))
     x, y = rows(7, 5), rows(7, 2)
     own, its = (m(x).log_prob(y).exp() for m in (model, other))
-    model.join(other, torch.tensor(0.3, dtype=torch.float64))
-    torch.testing.assert_close(model(x).log_prob(y).exp(), 0.7 * own + 0.3 * its)
+    shares = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    model.join(other, *shares, row_keys(x[2:4]))
+    share = shares[[0, 0, 1, 1, 0, 0, 0]]
+    expected = (1.0 - share) * own + share * its
+    torch.testing.assert_close(model(x).log_prob(y).exp(), expected)
+    torch.testing.assert_close(
+        model(x, temperature=2.0).log_weights.exp().sum(-1), torch.ones_like(share)
+    )
     model.forget_joined()
     assert model.n_members() == [3, 2]
     torch.testing.assert_close(model(x).log_prob(y).exp(), own)
+
+
+def test_equal_rows_have_equal_keys_and_others_have_not():
+    x = torch.cat([rows(500, 3), rows(500, 3).round()])
+    x = torch.cat([x, x[::2], -torch.zeros(1, 3), torch.zeros(1, 3)])
+    distinct, of_row = x.float().unique(dim=0, return_inverse=True)
+    keys = row_keys(x)
+    assert len(keys.unique()) == len(distinct)
+    assert torch.equal(keys, row_keys(distinct)[of_row])
+    assert torch.equal(row_keys(x.float()), keys)
+    assert len(torch.cat([row_keys(x.flip(1)), keys]).unique()) > len(distinct)

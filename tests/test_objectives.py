@@ -104,6 +104,17 @@ def test_held_out_rows_are_judged_by_likelihood_at_the_best_of_five_spreads(fami
     np.testing.assert_allclose(spread, chosen, rtol=1e-12)
 
 
+def test_rows_that_do_not_count_are_as_good_as_absent():
+    loss = objective()
+    rows = torch.tensor([[0, 3, 5, 7], [1, 2, 8, 9]])
+    counts = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1]]).bool()
+    with torch.no_grad():
+        found = loss.held_out_loss(rows, counts)
+        loss.network.head.log_spread.zero_()
+        expected = loss.held_out_loss(rows[counts].reshape(2, 3))
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_spread_is_found_from_judgement_to_judgement_and_stays_in_its_range():
     loss = objective()
     with torch.no_grad():

@@ -427,9 +427,9 @@ def settings_of(monkeypatch, X, y, **kwargs):
     ("n_samples", "batch_size", "passes"),
     [
         (30, 30, 200),  # nothing is held out
-        (100, 64, 704),  # 1 100 steps
-        (1500, 64, 47),
-        (3000, 128, 47),
+        (100, 64, 832),  # 1 300 steps
+        (1500, 64, 56),
+        (3000, 128, 56),
         (10_000, 128, 36),
         (50_000, 256, 31),  # 6 000 steps
     ],
@@ -443,15 +443,11 @@ def test_the_number_of_passes_follows_the_number_of_rows(
     assert settings.max_iter == passes
 
 
-def test_rows_that_repeat_get_more_passes(monkeypatch):
+def test_the_number_of_passes_can_be_set_or_follows_what_is_held_out(monkeypatch):
     X, y = table(200)
-    assert settings_of(monkeypatch, X, y).max_iter == 352
-    some = np.r_[X[:150], X[:50]]
-    assert settings_of(monkeypatch, some, y).max_iter == 440
-    few = np.r_[X[:190], X[:10]]
-    assert settings_of(monkeypatch, few, y).max_iter == 352
-    assert settings_of(monkeypatch, some, y, early_stopping=False).max_iter == 200
-    assert settings_of(monkeypatch, some, y, max_iter=7).max_iter == 7
+    assert settings_of(monkeypatch, X, y).max_iter == 416
+    assert settings_of(monkeypatch, X, y, early_stopping=False).max_iter == 200
+    assert settings_of(monkeypatch, X, y, max_iter=7).max_iter == 7
 
 
 @pytest.mark.parametrize(("n_samples", "stops"), [(49, False), (50, True)])

@@ -139,6 +139,16 @@ def test_the_factor_is_that_of_brute_force(scale):
     assert float(log_factor) == pytest.approx(expected, abs=1e-12)
 
 
+def test_rows_without_weight_do_not_judge():
+    views, y = views_of_width(0.6, n_rows=50)
+    weights = torch.ones(50, dtype=torch.float64)
+    weights[40:] = 0.0
+    found = stack(views, y, weights)
+    few = stack(views[:, :40], y[:40], weights[:40])
+    for one, other in zip(found, few, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_forecasts_that_are_right_stay_and_others_are_moved_towards_it():
     for scale, sign in ((1.0, 0), (0.7, 1), (2.0, -1)):
         views, y = views_of_width(scale, n_rows=4000)

@@ -38,6 +38,14 @@ def test_large_tables_get_more_bins(n_samples, n_bins):
     ]
 
 
+def test_bins_of_a_small_table_have_one_layer_behind_them():
+    raw, bins, waves = views_for("auto", 1999, 3, True)
+    assert raw.hidden_layer_sizes(1999) == (96, 96)
+    for view in (bins, waves):
+        assert view.hidden_layer_sizes(1999) == (128,)
+        assert view.hidden_layer_sizes(2000) == (96, 96)
+
+
 @pytest.mark.parametrize("n_features", [1, 21, 22, 65, 200, 5000])
 def test_many_features_share_out_a_layer_of_bounded_width(n_features):
     _, bins, waves = views_for("auto", 10_000, n_features, True)
