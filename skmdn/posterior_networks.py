@@ -322,18 +322,25 @@ class PosteriorObjective(MixtureObjective):
             log_prob = self.weights[rows] * log_prob
         return self.log_scale - log_prob.mean(1)
 
-    def held_out_loss(self, rows: Tensor) -> Tensor:
+    def held_out_loss(self, rows: Tensor, counts: Tensor | None = None) -> Tensor:
         """Return the negative log-likelihood of each member on its rows.
 
-        Every member is judged at the factor t of its scales that suits it best, as in
+        Of these only the ones for which ``counts`` is 1 matter, if it is given. Every
+        member is judged at the factor t of its scales that suits it best, as in
         :meth:`MixtureObjective.held_out_loss`.
         """
         network: Any = self.network
         head, spread = network.head, network.get_parameter("head.log_spread")
         steps = self.y.new_tensor(_LOG_SPREADS)
         log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
+        counts = torch.ones_like(rows) if counts is None else counts
+        weights = self.weights[rows] * counts
         total = log_spread.new_zeros(log_spread.shape)
-        for part in rows.split(network.n_rows_together(), 1):
+        for part, weight in zip(
+            rows.split(network.n_rows_together(), 1),
+            weights.split(network.n_rows_together(), 1),
+            strict=True,
+        ):
             summaries = network.block(self.x[part])
             hidden = network.trunk(summaries)
             top, squares = head.terms(hidden, summaries, self.y[part])
@@ -343,9 +350,9 @@ class PosteriorObjective(MixtureObjective):
                 log_prob = torch.logsumexp(joint, 1) - (
                     head.n_outputs * log_t.unsqueeze(1)
                 )
-                total[:, i] -= (self.weights[part] * log_prob).sum(1)
-        losses = total / self.weights[rows].sum(1, keepdim=True)
-        losses += log_spread.square() / rows.shape[1]
+                total[:, i] -= (weight * log_prob).sum(1)
+        losses = total / weights.sum(1, keepdim=True)
+        losses += log_spread.square() / counts.sum(1, keepdim=True)
         best = losses.min(1)
         spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values

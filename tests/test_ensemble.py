@@ -142,7 +142,7 @@ def test_a_copy_of_a_training_row_does_not_judge_the_networks_for_new_rows(
 ):
     X, y = repeated()
     seen = []
-    weigh = EnsembleTraining._weigh
+    weigh = EnsembleTraining.weigh
 
     def recording(self):
         rows, held_out = self.split
@@ -152,7 +152,7 @@ def test_a_copy_of_a_training_row_does_not_judge_the_networks_for_new_rows(
                 seen.append(judge != again)
         weigh(self)
 
-    monkeypatch.setattr(EnsembleTraining, "_weigh", recording)
+    monkeypatch.setattr(EnsembleTraining, "weigh", recording)
     quick(max_iter=2).fit(X, y)
     assert len(seen) == 180
     assert all(seen)
