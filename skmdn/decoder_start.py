@@ -147,10 +147,11 @@ class Classes:
     def __init__(self, name, labels):
         self.name = name
         labels = self._array(labels)
-        if type_of_target(labels) not in ("binary", "multiclass"):
+        kind = type_of_target(labels, input_name=name, raise_unknown=True)
+        if kind not in ("binary", "multiclass"):
             raise ValueError(
                 f"{name} must hold classes, with -1 for rows whose class is not known; "
-                f"got values of the kind {type_of_target(labels)!r}."
+                f"got values of the kind {kind!r}."
             )
         known = labels[self._known(labels)]
         if not len(known):
@@ -209,7 +210,7 @@ def resolved_priors(estimator, n_components, n_latent, n_samples):
     elif isinstance(scales, str):
         scales = LogNormalScale(
             default_scale(n_components, n_latent),
-            math.sqrt(n_components / n_samples),
+            2.0 * math.sqrt(n_components / n_samples),
         )
     return em.Priors(weights, means, scales, 0.0)
 

@@ -251,6 +251,7 @@ class DecoderTraining:
         with torch.no_grad():
             tape = joint.network.tape(z + NOISE * torch.empty_like(z).normal_(generator=NG) if NOISE else z)
             first, _ = joint.blocks.slopes(tape.outputs, table)
+            if DROP: first = first * (torch.empty_like(first).uniform_(generator=NG) > DROP)
             log_prob = joint.blocks.log_prob(tape.outputs, table)
             # Adam does not see the scale; clipping does.
             share = 1.0 / (len(batch) * first.shape[1])
@@ -287,3 +288,4 @@ class DecoderTraining:
 _FIRST = torch.tensor([0])
 NOISE = 0.0
 NG = None
+DROP = 0.0
