@@ -2,11 +2,7 @@
 
 from numbers import Integral, Real
 
-from sklearn.base import (
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    TransformerMixin,
-)
+from sklearn.base import ClusterMixin
 
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
@@ -18,9 +14,7 @@ from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 __all__ = ["DeepGenerativeDecoder"]
 
 
-class DeepGenerativeDecoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, DecoderQueries
-):
+class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
     r"""A network that decodes rows from codes, with a mixture over the codes [1]_.
 
     .. math:: \max_{\theta, z, \text{mixture}} \; \sum_i \log p_\theta(x_i \mid z_i)
@@ -176,7 +170,10 @@ class DeepGenerativeDecoder(
         "n_latent": [Interval(Integral, 1, None, closed="left")],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "likelihood": [str, list, tuple],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "activation": [StrOptions(set(SMOOTH_ACTIVATIONS))],
         "covariance_type": [StrOptions(set(em.COVARIANCE_TYPES))],
         "weights_prior": [Dirichlet, StrOptions({"auto"}), None],

@@ -84,9 +84,7 @@ class DecoderFit(TorchEstimator):
         )
         rows = to_tensor(X)
         self._expect_allowed(blocks, rows)
-        bias = torch.cat(
-            [law.start(rows[:, c]) for law, c in zip(blocks.laws, blocks.columns)]
-        )
+        bias = blocks.start(rows)
         labels = self._read_labels(y, covariates, n_samples)
         table = blocks.table(rows)
         start = self._begin(blocks.features(table), labels, rng)

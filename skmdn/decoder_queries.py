@@ -1,8 +1,8 @@
 """What a fitted decoder can be asked: codes, densities, components, rows."""
 
-
 import numpy as np
 import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,7 +20,7 @@ from .decoding.prior import CodePrior, LatentBlock
 __all__ = ["DecoderQueries"]
 
 
-class DecoderQueries(DecoderFit):
+class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderFit):
     """Queries of a decoder that lives in fitted attributes."""
 
     def _placed(self, X, covariates):
@@ -149,9 +149,7 @@ class DecoderQueries(DecoderFit):
                 f"{[classes.tolist() for classes in self.covariate_classes_]}."
             )
         parts = [to_tensor(codes)]
-        for block, known in zip(
-            self._latent_blocks()[1:], labels.T[1:], strict=True
-        ):
+        for block, known in zip(self._latent_blocks()[1:], labels.T[1:], strict=True):
             parts.append(block.class_means()[to_tensor(known, dtype=torch.int64)])
         rows = self._decoded(torch.cat(parts, 1))
         return rows.astype(codes.dtype, copy=False)
@@ -390,5 +388,3 @@ def _allowed(n_classes, n_components):
 def _seed_of(random_state):
     """Return a seed that two calls share, as far as the user wants it."""
     return random_state if isinstance(random_state, int | np.integer) else 0
-
-

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from . import em
 from .bridge import to_numpy, to_tensor
-from .decoding.likelihoods import LIKELIHOODS
+from .decoding.laws import LIKELIHOODS
 from .decoding.prior import LatentBlock
 from .decoding.table import Blocks
 from .priors import Dirichlet, LogNormalScale, Softball
@@ -86,7 +86,7 @@ def _places(chosen, n_features, names, block):
     chosen = np.asarray(chosen)
     if chosen.dtype.kind in "US" or chosen.dtype == object:
         known = {} if names is None else {name: i for i, name in enumerate(names)}
-        unknown = [name for name in chosen.ravel() if name not in known]
+        unknown = [name for name in chosen.ravel().tolist() if name not in known]
         if unknown:
             raise ValueError(
                 f"The block {block!r} of likelihood names the column {unknown[0]!r}, "
@@ -329,5 +329,3 @@ def _share_out(shares, codes, rows, components, rng):
     for component in components[n_groups:]:
         # Fewer different codes than components: chance sets these apart.
         shares[component, rng.choice(rows)] = 1e-6
-
-

@@ -23,6 +23,7 @@ TORCH_ONLY = {
     "coordinates",
     "covering",
     "crps",
+    "decoding",
     "draws",
     "em",
     "embeddings",

@@ -23,8 +23,8 @@ _NUMBERS = 2**22
 _LEAST_DAMPING = 1e-3
 _MOST_DAMPING = 1e10
 _GROW, _FALL = 8.0, 0.1
-# Differences of the objective that are rounding, in units of the last place.
-_ROUNDING = 64.0
+# Differences of the objective, relative to it, that rounding may hide.
+_DOUBTFUL = 1e-11
 # Longest step of a feature of the code.
 _LONGEST = 2.0
 
@@ -112,14 +112,12 @@ def descend(
         step, sure = _newton_step(here, damping[going])
         trial = codes[going] - step
         there = joint.local(trial, table, labels)
-        slack = _ROUNDING * torch.finfo(values.dtype).eps * (1.0 + here.value.abs())
-        better = there.value <= here.value + slack
-        small = step.abs().amax(1) <= search.tol
+        ended = sure & (step.abs().amax(1) <= search.tol)
+        better = ended | _improves(here, there, step, sure)
         here = _chosen(better, there, here)
         codes[going] = torch.where(better.unsqueeze(1), trial, codes[going])
         values[going] = here.value
         damping[going] = _damped(here, damping[going], better)
-        ended = better & small & sure
         found[going] = ended
         lost = damping[going] >= _MOST_DAMPING * _size(here)
         keep = (~ended & ~lost).nonzero().view(-1)
@@ -130,6 +128,17 @@ def descend(
             table = table.of(keep)
             labels = None if labels is None else labels[keep]
     return Placed(codes, values, found)
+
+
+def _improves(here: Local, there: Local, step: Tensor, sure: Tensor) -> Tensor:
+    """Tell which rows' steps are for the better.
+
+    Where Newton's step promises less than rounding can tell, the gradient decides.
+    """
+    promised = 0.5 * (here.gradient * step).sum(1)
+    doubtful = sure & (promised <= _DOUBTFUL * (1.0 + here.value.abs()))
+    calmer = there.gradient.abs().amax(1) < here.gradient.abs().amax(1)
+    return (there.value <= here.value) | (doubtful & calmer)
 
 
 def _size(local: Local) -> Tensor:

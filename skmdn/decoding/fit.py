@@ -185,9 +185,13 @@ class DecoderTraining:
             good = self._state()
             held_out = self._judge()
             if held_out is None or best_loss is None or held_out < best_loss:
-                waited = 0 if best_loss is None or held_out is None or (
-                    held_out < best_loss - settings.tol
-                ) else waited + 1
+                waited = (
+                    0
+                    if best_loss is None
+                    or held_out is None
+                    or (held_out < best_loss - settings.tol)
+                    else waited + 1
+                )
                 best, best_loss, self.losses.best_epoch = good, held_out, epoch
             else:
                 waited += 1
@@ -249,9 +253,12 @@ class DecoderTraining:
         table = self.table.of(batch)
         labels = None if self.labels is None else self.labels[batch]
         with torch.no_grad():
-            tape = joint.network.tape(z + NOISE * torch.empty_like(z).normal_(generator=NG) if NOISE else z)
+            tape = joint.network.tape(
+                z + NOISE * torch.empty_like(z).normal_(generator=NG) if NOISE else z
+            )
             first, _ = joint.blocks.slopes(tape.outputs, table)
-            if DROP: first = first * (torch.empty_like(first).uniform_(generator=NG) > DROP)
+            if DROP:
+                first = first * (torch.empty_like(first).uniform_(generator=NG) > DROP)
             log_prob = joint.blocks.log_prob(tape.outputs, table)
             # Adam does not see the scale; clipping does.
             share = 1.0 / (len(batch) * first.shape[1])
@@ -259,7 +266,8 @@ class DecoderTraining:
             value, by_prior = joint.prior.slope(z, labels)
             rate = self.optimizer.rate() / self.plan.settings.learning_rate
             for law, slope in zip(
-                self.laws, joint.blocks.parameter_slopes(tape.outputs, table),
+                self.laws,
+                joint.blocks.parameter_slopes(tape.outputs, table),
                 strict=True,
             ):
                 law.step(_FIRST, -slope.unsqueeze(0), rate * self.plan.law_rate)

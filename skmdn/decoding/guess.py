@@ -30,7 +30,9 @@ class LinearGuess:
     offset: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor, center: Tensor, axes: Tensor, codes: Tensor) -> "LinearGuess":
+    def fit(
+        cls, features: Tensor, center: Tensor, axes: Tensor, codes: Tensor
+    ) -> "LinearGuess":
         """Regress codes on the principal components of rows.
 
         Parameters

@@ -163,9 +163,7 @@ class DecoderNetwork(nn.Module):
                 slopes = slopes * derivative(tape.sums[place - 1])[0]
         return slopes
 
-    def curvature(
-        self, tape: Tape, slopes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def curvature(self, tape: Tape, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the network adds to gradient and Hessian of each row.
 
         Parameters

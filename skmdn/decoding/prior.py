@@ -154,7 +154,7 @@ class LatentBlock:
         return -value, (share.unsqueeze(-1) * self._unwhitened(whitened)).sum(1)
 
     def _unwhitened(self, whitened: Tensor) -> Tensor:
-        """Return the gradient by the code of half the squares of whitened deviations."""
+        """Return precisions times deviations: the gradient of half their squares."""
         whitening = self.parameters.each_whitening()[0]
         if self.parameters.matrices:
             return (whitening.mT @ whitened.unsqueeze(-1)).squeeze(-1)
@@ -232,9 +232,7 @@ class CodePrior:
             total += torch.logsumexp(block.joint(z, known), 1)
         return total
 
-    def slope(
-        self, z: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def slope(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return minus the log density of codes, and its gradient by them."""
         parts = [
             block.slope(z, known)

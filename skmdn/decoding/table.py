@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .likelihoods import ColumnLaw
+from .laws import ColumnLaw
 
 __all__ = ["Blocks", "Cells", "Table"]
 
@@ -68,36 +69,43 @@ class Blocks(nn.Module):
         self.columns = [list(block) for block in columns]
         self.sizes = [law.n_outputs for law in laws]
 
+    def _laws(self) -> list[ColumnLaw]:
+        return cast(list[ColumnLaw], list(self.laws))
+
+    def start(self, x: Tensor) -> Tensor:
+        """Let the laws see the training rows; return the marginal outputs."""
+        parts = zip(self._laws(), self.columns, strict=True)
+        return torch.cat([law.start(x[:, columns]) for law, columns in parts])
+
     def table(self, x: Tensor) -> Table:
         """Return rows ``(n_samples, n_features)`` as the other methods take them."""
         result = Table()
-        for law, columns in zip(self.laws, self.columns, strict=True):
+        for law, columns in zip(self._laws(), self.columns, strict=True):
             values = x[:, columns]
             missing = values.isnan()
             observed = (~missing).to(x.dtype) if bool(missing.any()) else None
-            log_size = law.log_size(values)  # type: ignore[operator]
-            result.append(Cells(law.prepared(values), observed, log_size))  # type: ignore[operator]
+            log_size = law.log_size(values)
+            result.append(Cells(law.prepared(values), observed, log_size))
         return result
 
-    def _parts(self, eta: Tensor, table: Table) -> list[tuple[ColumnLaw, Tensor, Cells]]:
-        outputs = eta.split(self.sizes, 1)
-        return list(zip(self.laws, outputs, table, strict=True))  # type: ignore[arg-type]
+    def _parts(
+        self, eta: Tensor, table: Table
+    ) -> list[tuple[ColumnLaw, Tensor, Cells]]:
+        return list(zip(self._laws(), eta.split(self.sizes, 1), table, strict=True))
 
     def cells_log_prob(self, eta: Tensor, table: Table) -> list[Tensor]:
         """Return the log density of every value, block by block; 0 where missing."""
         result = []
         for law, outputs, cells in self._parts(eta, table):
             values = law.log_prob(cells.values, outputs, cells.log_size)
-            result.append(
-                values if cells.observed is None else values * cells.observed
-            )
+            result.append(values if cells.observed is None else values * cells.observed)
         return result
 
     def constant(self, table: Table) -> Tensor:
         """Return what of the log density of each row does not depend on the outputs."""
         parts = []
-        for law, cells in zip(self.laws, table, strict=True):
-            values = law.constant(cells.values)  # type: ignore[operator]
+        for law, cells in zip(self._laws(), table, strict=True):
+            values = law.constant(cells.values)
             if cells.observed is not None:
                 values = values * cells.observed
             parts.append(values.sum(1).detach())
@@ -136,12 +144,12 @@ class Blocks(nn.Module):
     def gram(self, tangents: Tensor, decline: Tensor) -> Tensor:
         """Return minus the Hessian by the code of an unbent decoder."""
         parts = zip(
-            self.laws,
+            self._laws(),
             tangents.split(self.sizes, 2),
             decline.split(self.sizes, 1),
             strict=True,
         )
-        return sum_of([law.gram(tangent, one) for law, tangent, one in parts])  # type: ignore[operator]
+        return sum_of([law.gram(tangent, one) for law, tangent, one in parts])
 
     def parameter_slopes(self, eta: Tensor, table: Table) -> list[Tensor]:
         """Return the gradients by the parameters of those laws that have some."""
@@ -162,33 +170,33 @@ class Blocks(nn.Module):
         """
         parts = []
         outputs = eta.split(self.sizes, 1)
-        for place, (law, part) in enumerate(zip(self.laws, outputs, strict=True)):
+        for place, (law, part) in enumerate(zip(self._laws(), outputs, strict=True)):
             log_size = 0.0 if table is None else table[place].log_size
-            parts.append(law.mean(part, log_size))  # type: ignore[operator]
+            parts.append(law.mean(part, log_size))
         return torch.cat(parts, 1)
 
     def values(self, mean: Tensor) -> Tensor:
         """Return expected rows in the order of the data, from those of outputs."""
-        parts = zip(self.laws, mean.split(self.sizes, 1), strict=True)
-        return self._gathered([law.values(part) for law, part in parts])  # type: ignore[operator]
+        parts = zip(self._laws(), mean.split(self.sizes, 1), strict=True)
+        return self._gathered([law.values(part) for law, part in parts])
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
         """Draw rows of size 1 in the order and the units of the data."""
         outputs = eta.split(self.sizes, 1)
         return self._gathered(
             [
-                law.sample(part, 0.0, generator)  # type: ignore[operator]
-                for law, part in zip(self.laws, outputs, strict=True)
+                law.sample(part, 0.0, generator)
+                for law, part in zip(self._laws(), outputs, strict=True)
             ]
         )
 
     def features(self, table: Table) -> Tensor:
         """Return the rows on scales for linear methods, and NaN for missing values."""
         parts = []
-        for law, cells in zip(self.laws, table, strict=True):
-            part = law.features(cells.values, cells.log_size)  # type: ignore[operator]
+        for law, cells in zip(self._laws(), table, strict=True):
+            part = law.features(cells.values, cells.log_size)
             if cells.observed is not None:
-                missing = law.spread_over_outputs(cells.observed) == 0.0  # type: ignore[operator]
+                missing = law.spread_over_outputs(cells.observed) == 0.0
                 part = part.masked_fill(missing, torch.nan)
             parts.append(part)
         return torch.cat(parts, 1)
@@ -196,8 +204,8 @@ class Blocks(nn.Module):
     def expected_features(self, eta: Tensor) -> Tensor:
         """Return about what :meth:`features` would be, given the outputs."""
         outputs = eta.split(self.sizes, 1)
-        parts = zip(self.laws, outputs, strict=True)
-        return torch.cat([law.expected_features(part) for law, part in parts], 1)  # type: ignore[operator]
+        parts = zip(self._laws(), outputs, strict=True)
+        return torch.cat([law.expected_features(part) for law, part in parts], 1)
 
     def _gathered(self, parts: Sequence[Tensor]) -> Tensor:
         """Return blocks side by side, each column where it stands in the data."""

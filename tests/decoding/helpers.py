@@ -3,12 +3,13 @@
 import torch
 
 from skmdn import em
-from skmdn.decoding.likelihoods import (
+from skmdn.decoding.laws import (
     Bernoulli,
     Categorical,
     Gaussian,
     NegativeBinomial,
     Poisson,
+    SphericalGaussian,
 )
 from skmdn.decoding.network import DecoderNetwork
 from skmdn.decoding.objective import Joint
@@ -21,6 +22,7 @@ LAWS = {
     "gaussian": lambda: Gaussian(3),
     "negative_binomial": lambda: NegativeBinomial(3),
     "poisson": lambda: Poisson(3),
+    "spherical_gaussian": lambda: SphericalGaussian(3),
 }
 
 
@@ -36,7 +38,7 @@ def normal(*shape, seed=0):
 def values_of(name, n_rows=5, seed=0):
     """Return values that a law allows."""
     noise = normal(n_rows, 3, seed=seed)
-    if name == "gaussian":
+    if "gaussian" in name:
         return 2.0 + 3.0 * noise
     if name == "bernoulli":
         return (noise > 0).double()

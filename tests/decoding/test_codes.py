@@ -4,7 +4,7 @@ import torch
 
 from skmdn import em
 from skmdn.decoding.codes import Search, descend, place
-from skmdn.decoding.likelihoods import Gaussian
+from skmdn.decoding.laws import Gaussian
 from skmdn.decoding.network import DecoderNetwork
 from skmdn.decoding.objective import Joint
 from skmdn.decoding.prior import CodePrior, LatentBlock

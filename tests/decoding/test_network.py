@@ -24,9 +24,7 @@ def test_gradients_are_those_of_autograd(activation, sizes):
     torch.testing.assert_close(tape.outputs, net(z).detach())
     into = [torch.empty_like(p) for p in net.parameters()]
     by_code = net.backward(tape, slopes, into)
-    expected = torch.autograd.grad(
-        (net(z) * slopes).sum(), [z, *net.parameters()]
-    )
+    expected = torch.autograd.grad((net(z) * slopes).sum(), [z, *net.parameters()])
     torch.testing.assert_close([by_code, *into], list(expected))
 
 
@@ -40,11 +38,7 @@ def test_curvature_is_that_of_autograd(activation, sizes):
         def weighted(code, row=row):
             return net(code.unsqueeze(0))[0] @ slopes[row]
 
-        torch.testing.assert_close(
-            gradient[row], jacobian(weighted, z[row]).detach()
-        )
-        torch.testing.assert_close(
-            bend[row], hessian(weighted, z[row]).detach()
-        )
+        torch.testing.assert_close(gradient[row], jacobian(weighted, z[row]).detach())
+        torch.testing.assert_close(bend[row], hessian(weighted, z[row]).detach())
         whole = jacobian(lambda code: net(code.unsqueeze(0))[0], z[row])
         torch.testing.assert_close(tangents[row], whole.T.detach())

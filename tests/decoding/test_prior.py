@@ -45,9 +45,7 @@ def test_derivatives_are_those_of_autograd(kind):
             return -prior.log_prob(code.unsqueeze(0), known)[0]
 
         torch.testing.assert_close(gradient[row], jacobian(minus, z[row]))
-        torch.testing.assert_close(
-            local.hessian[row], hessian(minus, z[row])
-        )
+        torch.testing.assert_close(local.hessian[row], hessian(minus, z[row]))
     assert (torch.linalg.eigvalsh(local.bound) > 0).all()
     assert (torch.linalg.eigvalsh(local.bound - local.hessian) > -1e-12).all()
 

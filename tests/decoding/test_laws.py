@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch.autograd.functional import hessian, jacobian
 
-from skmdn.decoding.likelihoods import (
+from skmdn.decoding.laws import (
     Bernoulli,
     Categorical,
     Gaussian,
@@ -28,7 +28,7 @@ def reference(name, law, x, eta, log_size):
     """Return scipy's log density of the values."""
     x, eta = x.numpy(), eta.detach().numpy()
     mean = np.exp(eta + np.asarray(log_size))
-    if name == "gaussian":
+    if "gaussian" in name:
         scale = (law.scale() * law.spread).detach().numpy()
         center = (law.center + law.spread * torch.tensor(eta)).numpy()
         return stats.norm.logpdf(x, center, scale)
@@ -79,7 +79,9 @@ def test_derivatives_are_those_of_autograd(name):
         torch.testing.assert_close(found[row], expected.detach())
 
 
-@pytest.mark.parametrize("name", ["gaussian", "negative_binomial"])
+@pytest.mark.parametrize(
+    "name", ["gaussian", "negative_binomial", "spherical_gaussian"]
+)
 def test_the_gradient_by_the_parameter_is_that_of_autograd(name):
     law, x, eta, log_size = parts(name)
     prepared, observed = law.prepared(x), (normal(5, 3, seed=6) > 0).double()
