@@ -34,8 +34,9 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         turn for each class, but at least one for each.
     likelihood : str or list of (str, columns, str), default="gaussian"
         The law of the columns given the code: "gaussian", with a learned scale for
-        each; "bernoulli"; "poisson"; "negative_binomial", with a learned dispersion
-        for each; or "categorical", with values 0, 1, ... Or several blocks, each with a
+        each; "spherical_gaussian", with one for all, if they have the same units;
+        "bernoulli"; "poisson"; "negative_binomial", with a learned dispersion for
+        each; or "categorical", with values 0, 1, ... Or several blocks, each with a
         name, its columns (a slice, numbers, a mask, or names) and its law.
     hidden_layer_sizes : int or array-like of int, default=(100, 100)
         Widths of the decoder's hidden layers; ``()`` is a linear decoder.
@@ -69,6 +70,9 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         Largest step of a code.
     weight_decay : float, default=0.0
         Decay of the decoder's weights, as in AdamW; 0 is the objective above.
+    code_noise : float, default=0.0
+        Standard deviation of the noise in the codes that the decoder is trained on,
+        which makes it smoother; 0 is the objective above.
     early_stopping : bool, default=False
         Whether rows are held out, which do not teach the decoder and say which pass
         was best.
@@ -189,6 +193,7 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         "learning_rate_init": [Interval(Real, 0.0, None, closed="neither")],
         "code_learning_rate": [Interval(Real, 0.0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0.0, None, closed="left")],
+        "code_noise": [Interval(Real, 0.0, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0.0, 1.0, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
@@ -223,6 +228,7 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         learning_rate_init=1e-3,
         code_learning_rate=1e-2,
         weight_decay=0.0,
+        code_noise=0.0,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=None,
@@ -253,6 +259,7 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         self.learning_rate_init = learning_rate_init
         self.code_learning_rate = code_learning_rate
         self.weight_decay = weight_decay
+        self.code_noise = code_noise
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -86,8 +86,7 @@ class DecoderFit(TorchEstimator):
         self._expect_allowed(blocks, rows)
         bias = blocks.start(rows)
         labels = self._read_labels(y, covariates, n_samples)
-        table = blocks.table(rows)
-        start = self._begin(blocks.features(table), labels, rng)
+        start = self._begin(blocks.features(blocks.table(rows)), labels, rng)
         codes, prior, filled, axes, center = start
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         network = DecoderNetwork(
@@ -96,8 +95,11 @@ class DecoderFit(TorchEstimator):
         network.head.bias.data[0, 0] = bias
         for parameter in (*network.parameters(), *blocks.parameters()):
             parameter.requires_grad_(False)
+        prior = CodePrior([block.to(device) for block in prior.blocks])
         joint = Joint(network.to(device), blocks.to(device), prior)
-        self._train(joint, to_tensor(codes), table, labels, generator, X)
+        table = blocks.table(to_tensor(X, device=device))
+        codes = to_tensor(codes, device=device)
+        self._train(joint, codes, table, labels, generator, X)
         features = to_tensor(filled)
         self._guess = LinearGuess.fit(
             features, to_tensor(center), to_tensor(axes.T), to_tensor(self._codes)
@@ -180,7 +182,7 @@ class DecoderFit(TorchEstimator):
     def _train(self, joint, codes, table, labels, generator, X):
         """Run the training and keep what it leaves."""
         n_samples = len(codes)
-        labels = to_tensor(labels, dtype=torch.int64)
+        labels = to_tensor(labels, dtype=torch.int64, device=str(codes.device))
         batch_size = self.batch_size
         if isinstance(batch_size, str):
             batch_size = max(_SMALLEST_BATCH, min(_LARGEST_BATCH, n_samples // 10))
@@ -203,7 +205,7 @@ class DecoderFit(TorchEstimator):
             table,
             labels,
             (rows[0].long(), held_out[0].long()),
-            Plan(settings, self.code_learning_rate, _LAW_RATE),
+            Plan(settings, self.code_learning_rate, _LAW_RATE, self.code_noise),
             generator,
             reporter,
         )

@@ -38,7 +38,7 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
         return joint, table, labels, placed, X
 
     def _place(self, joint, table, labels, search):
-        starts = candidates(joint, self._guess, table, labels)
+        starts = candidates(joint, self._guess.to(joint), table, labels)
         return place(joint, starts, table, labels, search)
 
     def _chunks(self, joint, n_rows):
@@ -55,13 +55,15 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
         rows = to_tensor(X, device=device)
         self._expect_allowed(blocks, rows)
         table = blocks.table(rows)
-        joint = Joint(self.module_.network, blocks, CodePrior(self._latent_blocks()))
+        joint = Joint(
+            self.module_.network, blocks, CodePrior(self._latent_blocks(device))
+        )
         labels = self._numbers(covariates, len(X))
         if (labels == -2).any():
             joint = self._with_new_classes(joint, table, labels, covariates)
         return joint, table, to_tensor(labels, dtype=torch.int64, device=device), X
 
-    def _latent_blocks(self):
+    def _latent_blocks(self, device="cpu"):
         """Return the mixtures over groups of the code's features as tensors."""
         result, start = [], 0
         mixtures = [self.mixture_, *self.covariate_mixtures_]
@@ -74,9 +76,8 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
             priors = em.Priors(
                 mixture.weights_prior, mixture.means_prior, mixture.scales_prior
             )
-            result.append(
-                LatentBlock(start, start + n_latent, parameters, priors, table)
-            )
+            block = LatentBlock(start, start + n_latent, parameters, priors, table)
+            result.append(block.to(device))
             start += n_latent
         return result
 
@@ -207,7 +208,7 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
             rows = holed[to_numpy(chunk)]
             places = to_tensor(rows, dtype=torch.int64)
             part, known = table.of(places), labels[places]
-            starts = candidates(joint, self._guess, part, known)
+            starts = candidates(joint, self._guess.to(joint), part, known)
             expected = to_numpy(expected_rows(joint, starts, part, known, search))
             result[rows] = np.where(np.isnan(X[rows]), expected, X[rows])
         return result

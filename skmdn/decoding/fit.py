@@ -44,11 +44,14 @@ class Plan:
         The largest step of a code.
     law_rate : float
         The largest step of the parameters of the columns' laws.
+    code_noise : float
+        The standard deviation of what is added to the codes that the decoder sees.
     """
 
     settings: Settings
     code_rate: float
     law_rate: float
+    code_noise: float
 
 
 @dataclass
@@ -94,9 +97,13 @@ class SparseAdam:
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
-        self.mean = torch.zeros_like(values)
-        self.square = torch.zeros_like(values)
-        self.count = values.new_zeros(len(values), 1)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without momentum."""
+        self.mean = torch.zeros_like(self.values)
+        self.square = torch.zeros_like(self.values)
+        self.count = self.values.new_zeros(len(self.values), 1)
 
     def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
         """Move some rows."""
@@ -166,44 +173,44 @@ class DecoderTraining:
         self.laws = [SparseAdam(p.data) for p in joint.blocks.parameters()]
         self.code_steps = SparseAdam(codes)
         self.losses = Losses()
-        self.held_table = table.of(self.held_out)
 
     def run(self) -> Joint:
         """Fit, leave the best state and return it."""
-        best, best_loss, waited = self._state(), self._judge(), 0
-        good = best
-        settings = self.plan.settings
+        settings, losses = self.plan.settings, self.losses
+        good = best = self._state()
+        best_loss = reference = self._judge()
+        last = 0
         for epoch in range(1, settings.max_iter + 1):
             if not self._run_epoch():
-                self.losses.n_recoveries += 1
-                self._restore(good)
-                self.optimizer.recover(torch.tensor([0]))
-                if self.losses.n_recoveries > settings.max_recoveries:
-                    self.losses.gave_up = True
+                losses.n_recoveries += 1
+                losses.gave_up = losses.n_recoveries > settings.max_recoveries
+                self._recover(good)
+                if losses.gave_up:
                     break
                 continue
             good = self._state()
             held_out = self._judge()
             if held_out is None or best_loss is None or held_out < best_loss:
-                waited = (
-                    0
-                    if best_loss is None
-                    or held_out is None
-                    or (held_out < best_loss - settings.tol)
-                    else waited + 1
-                )
-                best, best_loss, self.losses.best_epoch = good, held_out, epoch
+                best, best_loss, losses.best_epoch = good, held_out, epoch
+            if held_out is None or reference is None:
+                last = epoch
             else:
-                waited += 1
-            if held_out is not None:
-                self.losses.held_out.append(held_out)
-            if self.on_epoch and self.on_epoch(epoch, self.losses.total(), held_out):
-                break
-            if waited >= settings.patience():
+                losses.held_out.append(held_out)
+                if held_out < reference - settings.tol:
+                    reference, last = held_out, epoch
+            stop = self.on_epoch and self.on_epoch(epoch, losses.total(), held_out)
+            if stop or epoch - last >= settings.patience():
                 break
         self._restore(best)
         self.flat.release()
         return self.joint
+
+    def _recover(self, good: "_State") -> None:
+        """Go back to the last good state, with smaller steps and without momentum."""
+        self._restore(good)
+        self.optimizer.recover(torch.tensor([0]))
+        for steps in (*self.laws, self.code_steps):
+            steps.forget()
 
     def _state(self) -> _State:
         return _State(
@@ -253,13 +260,10 @@ class DecoderTraining:
         table = self.table.of(batch)
         labels = None if self.labels is None else self.labels[batch]
         with torch.no_grad():
-            tape = joint.network.tape(
-                z + NOISE * torch.empty_like(z).normal_(generator=NG) if NOISE else z
-            )
+            tape = joint.network.tape(self._blurred(z))
             first, _ = joint.blocks.slopes(tape.outputs, table)
-            if DROP:
-                first = first * (torch.empty_like(first).uniform_(generator=NG) > DROP)
             log_prob = joint.blocks.log_prob(tape.outputs, table)
+            log_prob = log_prob + joint.blocks.constant(table)
             # Adam does not see the scale; clipping does.
             share = 1.0 / (len(batch) * first.shape[1])
             by_code = joint.network.backward(tape, first * -share, self.into) / share
@@ -275,6 +279,13 @@ class DecoderTraining:
             self.optimizer.step()
             return torch.stack([-log_prob.sum(), value.sum()])
 
+    def _blurred(self, z: Tensor) -> Tensor:
+        """Return codes with noise, if the decoder is to see some."""
+        if not self.plan.code_noise:
+            return z
+        noise = torch.empty_like(z).normal_(generator=self.generator)
+        return z + self.plan.code_noise * noise
+
     def _judge(self) -> float | None:
         """Move the codes of held-out rows and return their mean loss."""
         if not len(self.held_out):
@@ -285,15 +296,11 @@ class DecoderTraining:
         for rows in row_chunks(self.joint, len(self.held_out), n_latent):
             chosen = self.held_out[rows]
             labels = None if self.labels is None else self.labels[chosen]
-            placed = descend(
-                self.joint, self.codes[chosen], self.held_table.of(rows), labels, search
-            )
+            table = self.table.of(chosen)
+            placed = descend(self.joint, self.codes[chosen], table, labels, search)
             self.codes[chosen] = placed.codes
-            total += float(placed.values.sum())
+            total += float((placed.values - self.joint.blocks.constant(table)).sum())
         return total / len(self.held_out)
 
 
 _FIRST = torch.tensor([0])
-NOISE = 0.0
-NG = None
-DROP = 0.0

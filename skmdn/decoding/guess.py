@@ -54,6 +54,12 @@ class LinearGuess:
         solution = torch.linalg.solve(gram + ridge * eye, scores.T @ (codes - offset))
         return cls(center, axes @ solution, offset)
 
+    def to(self, joint: Joint) -> "LinearGuess":
+        """Return the map where a model is."""
+        like = joint.prior.blocks[0].parameters.means
+        parts = (self.center, self.weight, self.offset)
+        return LinearGuess(*(part.to(like.device) for part in parts))
+
     def __call__(self, features: Tensor) -> Tensor:
         """Return the codes of rows without missing values."""
         return self.offset + (features - self.center) @ self.weight

@@ -72,6 +72,14 @@ class LatentBlock:
             return None
         return self.table[labels]
 
+    def to(self, device: str) -> "LatentBlock":
+        """Return the block on a device."""
+        p = self.parameters
+        tensors = (p.log_weights, p.means, p.covariances, p.whitening)
+        moved = em.Parameters(p.covariance_type, *(part.to(device) for part in tensors))
+        table = None if self.table is None else self.table.to(device)
+        return replace(self, parameters=moved, table=table)
+
     def widened(self) -> "LatentBlock":
         """Return one wide component that covers all of them, for classes unknown."""
         weights = self.parameters.log_weights[0].exp().unsqueeze(1)
