@@ -177,8 +177,8 @@ class DecoderTraining:
     def run(self) -> Joint:
         """Fit, leave the best state and return it."""
         settings, losses = self.plan.settings, self.losses
-        good = best = self._state()
         best_loss = reference = self._judge()
+        good = best = self._state()
         last = 0
         for epoch in range(1, settings.max_iter + 1):
             if not self._run_epoch():
@@ -188,8 +188,8 @@ class DecoderTraining:
                 if losses.gave_up:
                     break
                 continue
-            good = self._state()
             held_out = self._judge()
+            good = self._state()
             if held_out is None or best_loss is None or held_out < best_loss:
                 best, best_loss, losses.best_epoch = good, held_out, epoch
             if held_out is None or reference is None:

@@ -61,7 +61,7 @@ def test_held_out_rows_choose_the_epoch():
     held = torch.arange(10)
     part = table.of(held)
     value = (joint.value(codes[held], part) - joint.blocks.constant(part)).mean()
-    assert math.isclose(float(value), best, rel_tol=1e-4)
+    assert math.isclose(float(value), best, rel_tol=1e-9)
 
 
 def test_patience_ends_the_fit():
