@@ -26,6 +26,10 @@ from .starts import START_ROWS, Start, find_starts
 __all__ = ["ILL_DEFINED", "GaussianMixtureFit", "center_of"]
 
 
+# On the rows that a fit in batches begins with.
+_FIRST_STEPS = 100
+
+
 class GaussianMixtureFit(GaussianMixtureQueries):
     """What estimators of Gaussian mixtures do to fit one."""
 
@@ -113,19 +117,21 @@ class GaussianMixtureFit(GaussianMixtureQueries):
             before=before,
             report=self._report if self.verbose else None,
         )
-        if not fit.order():
+        order = fit.order(margin=self.tol)
+        if not order:
             raise ValueError(ILL_DEFINED)
-        best = fit.order()[0]
+        best = order[0]
         chosen = fit.parameters.chosen([best])
         log_likelihood, statistics = em.e_step(chosen, rows)
-        past = em.Past(statistics.scaled(1.0 / rows.total), rows.total)
+        past = em.Past().with_batch(statistics, rows.total)
         self._finish(chosen, offset, priors, past, float(log_likelihood), X.dtype)
         self._record(fit.bounds[best], fit.converged[best], before)
 
     def _fit_batches(self, X, weights, offset, priors, parameters, before, rng):
         """Fit to shuffled rows, a batch at a time."""
         total = float(len(X) if weights is None else weights.sum())
-        online = em.Online(parameters, priors, total=total)
+        parameters, past = self._first_past(X, weights, offset, priors, parameters, rng)
+        online = em.Online(parameters, priors, total=total, past=past)
         alive = torch.ones(len(parameters.means), dtype=torch.bool)
         history, converged = [], False
         for n_pass in range(1, self.max_iter + 1):
@@ -160,10 +166,25 @@ class GaussianMixtureFit(GaussianMixtureQueries):
         self._finish(chosen, offset, priors, past, log_likelihood, X.dtype)
         self._record([float(b[best]) for b in history], converged, before)
 
+    def _first_past(self, X, weights, offset, priors, parameters, rng):
+        """Return the sound runs after a fit to some rows, and what these rows say.
+
+        The first batches would otherwise decide alone, and undo a good beginning.
+        """
+        chosen = np.sort(rng.permutation(len(X))[:START_ROWS])
+        rows = self._rows(X[chosen], weights, offset, chosen)
+        fit = em.run(parameters, rows, priors, tol=self.tol, max_iter=_FIRST_STEPS)
+        if not fit.order():
+            raise ValueError(ILL_DEFINED)
+        parameters = fit.parameters.chosen(fit.order())
+        return parameters, em.Past().with_batch(
+            em.e_step(parameters, rows)[1], rows.total
+        )
+
     def _finish(self, parameters, offset, priors, past, log_likelihood, dtype):
         """Write the fitted attributes."""
         self._take(parameters, offset, dtype)
-        self._past = (offset, past)
+        self._past, self._kept_rows = (offset, past), None
         self.log_prior_ = float(em.log_prior(parameters, priors)[0])
         self.log_posterior_ = log_likelihood + self.log_prior_
 

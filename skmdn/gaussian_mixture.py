@@ -5,22 +5,22 @@ import numbers
 
 import numpy as np
 from sklearn.base import DensityMixin
-from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
 from .bridge import generator_from, to_numpy, to_tensor
-from .gaussian_fit import ILL_DEFINED, GaussianMixtureFit, center_of
+from .gaussian_stream import GaussianMixtureStream
 from .latent import GaussianMixture
-from .mixture_parameters import checked_priors, given_parameters, prior_draws
+from .mixture_parameters import given_parameters, prior_draws
 from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 
 __all__ = ["MAPGaussianMixture"]
 
 
-class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
+class MAPGaussianMixture(DensityMixin, GaussianMixtureStream):
     r"""Gaussian mixture whose parameters are the most probable ones.
 
     .. math:: \max_\theta \; \sum_i w_i \log \sum_k \pi_k \, \mathcal{N}(x_i \mid
@@ -103,7 +103,8 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     log_prior_ : float
         Log density of the parameters; flat priors add nothing.
     log_posterior_ : float
-        Log-likelihood of all rows, with their weights, plus ``log_prior_``.
+        Log-likelihood of all rows, with their weights, plus ``log_prior_``. After
+        ``partial_fit`` only as long as all rows are at hand.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -120,10 +121,9 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
     marginal density of what it has.
 
     With "kmeans" and nothing given, ``n_init + 9`` candidates make short runs, and the
-    best ``n_init`` are fitted; beyond 20 000 rows there are ``n_init + 19``, on so many
-    of the rows. Up to that number of rows the
-    first candidate is where scikit-learn would begin, and wins unless another one is
-    better by ``tol``.
+    best ``n_init`` are fitted; from 20 000 rows on there are ``n_init + 19``, on so
+    many of the rows. On fewer rows the first candidate, which is where scikit-learn
+    would begin, is fitted too, and wins unless another one is better by ``tol``.
 
     The prior is counted once, against all rows. Every step raises the log posterior.
 
@@ -370,10 +370,12 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Learn from a batch by one step of stepwise EM, or one per ``batch_size``.
+        """Learn from a batch.
 
-        The first call finds the beginning and should see rows that resemble all of the
-        data. After :meth:`fit` its result is the past, in batches like this one.
+        The first 20 000 rows are kept, and fitted as a whole in each call: they find
+        the beginning, and should resemble all of the data. From then on each batch, or
+        each ``batch_size`` rows of it, makes one step of stepwise EM and is forgotten.
+        After :meth:`fit` its result is the past.
 
         Parameters
         ----------
@@ -392,33 +394,7 @@ class MAPGaussianMixture(DensityMixin, GaussianMixtureFit):
         first = not hasattr(self, "_past")
         with unchanged_on_error(self):
             X, weights = self._checked(X, sample_weight, reset=first, begin=first)
-            if first:
-                offset = center_of(X, weights)
-                priors = checked_priors(self, offset)
-                rng = check_random_state(self.random_state)
-                parameters = self._begin(X, weights, offset, priors, rng)
-                past = em.Past()
-            else:
-                offset, past = self._past
-                priors = checked_priors(self, offset)
-                parameters = self._parameters(offset)
-            best = parameters.chosen([0])
-            online = em.Online(best, priors, past=past)
-            for part in gen_batches(len(X), self.batch_size or len(X)):
-                rows = self._rows(X[part], weights, offset, part)
-                bounds, sound = online.step(rows)
-                if not bool(sound.all()):
-                    raise ValueError(ILL_DEFINED)
-            self._take(online.parameters, offset, X.dtype)
-            self._past = (offset, online.past)
-            self.lower_bound_ = float(bounds[0])
-            self.lower_bounds_ = [
-                *getattr(self, "lower_bounds_", []),
-                self.lower_bound_,
-            ]
-            self.n_iter_ = len(self.lower_bounds_)
-            self.log_prior_ = float(em.log_prior(online.parameters, priors)[0])
-            self.converged_ = False
+            self._learn(X, weights)
         return self
 
     def sample_prior(self, n_samples=1, random_state=None):

@@ -141,6 +141,36 @@ class GaussianMixtureQueries(StampedEstimator):
         """
         return float(-2.0 * self.score_samples(X).sum() + 2 * self._n_parameters())
 
+    def icl(self, X):
+        r"""Return the integrated completed likelihood, on the scale of the BIC [1]_.
+
+        .. math:: \mathrm{ICL} = \mathrm{BIC} - 2 \sum_i \log \max_k p(k \mid x_i)
+
+        It counts components that can be told apart, where the BIC counts those that a
+        density needs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        icl : float
+            The lower the better.
+
+        References
+        ----------
+        .. [1] C. Biernacki, G. Celeux and G. Govaert, "Assessing a mixture model for
+           clustering with the integrated completed likelihood", IEEE Transactions on
+           Pattern Analysis and Machine Intelligence 22(7), 2000.
+        """
+        parameters, rows, _ = self._asked(X)
+        joint = em.responsibilities(parameters, rows, "joint")[0]
+        completed = float(joint.amax(0).sum())
+        penalty = self._n_parameters() * math.log(rows.n_samples)
+        return -2.0 * completed + penalty
+
     def sample(self, n_samples=1, random_state=None):
         """Draw rows.
 

@@ -22,11 +22,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from .distribution import PredictiveDistribution
 from .metrics import predict_distribution
-from .plotting import (
-    PredictiveCalibrationDisplay,
-    PredictiveDensityDisplay,
-    plain_label,
-)
+from .plotting import PredictiveCalibrationDisplay, PredictiveDensityDisplay
+from .plotting.common import plain_label
 from .regression import MixtureDensityRegressor
 
 __all__ = ["InputError", "Report", "load_table"]

@@ -388,6 +388,27 @@ def test_a_search_over_a_prior():
     assert PRIORS["weights_prior"].concentration == 2.0
 
 
+def test_icl_is_the_bic_of_completed_rows():
+    X, _ = groups(200, spread=1.0)
+    model = make("full").fit(X)
+    share = model.predict_proba(X).max(axis=1)
+    assert model.icl(X) == pytest.approx(model.bic(X) - 2.0 * np.log(share).sum())
+    assert model.icl(X) > model.bic(X)
+    assert make(n_components=1).fit(X).icl(X) == pytest.approx(
+        make(n_components=1).fit(X).bic(X)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_likelihood_is_never_below_that_of_scikit_learns_start(kind):
+    # Overlapping groups, where short runs do not always tell who wins.
+    for seed in range(3):
+        X, _ = groups(400, 3, 6, seed=seed, spread=1.0)
+        ours = make(kind, 6).fit(X)
+        theirs = GaussianMixture(6, covariance_type=kind, random_state=0).fit(X)
+        assert ours.lower_bound_ >= theirs.lower_bound_ - 1e-9
+
+
 def test_copies_are_equal():
     X, _ = groups()
     model = make("full", **PRIORS).fit(X)

@@ -71,3 +71,9 @@ for _name in [f"gaussian_mixture_{name}" for name in PUBLIC] + PLAIN:
     # Older versions have fewer.
     if hasattr(theirs, f"test_{_name}"):
         globals()[f"test_{_name}"] = getattr(theirs, f"test_{_name}")
+
+
+def test_all_public_tests_are_here():
+    names = [name for name in globals() if name.startswith("test_")]
+    # The 28 that need the public interface only, and three that we pass beside.
+    assert sum(hasattr(theirs, name) for name in names) >= 28

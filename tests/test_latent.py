@@ -239,6 +239,24 @@ def test_labels_that_are_no_class_are_refused():
         module.log_prob(torch.zeros(1, 2), [0.5])
 
 
+@pytest.mark.draws_from_torch
+def test_the_thousandth_class_is_a_class_like_others():
+    module = SupervisedGaussianMixture(1000, 1, 2).double()
+    x = points(2, 2)
+    joint = reference(module, x)
+    expected = [joint[0, 999], logsumexp(joint[1])]
+    np.testing.assert_allclose(module.log_prob(x, [999, -1]).detach(), expected)
+
+
+@pytest.mark.draws_from_torch
+def test_densities_above_one_keep_their_sign():
+    module = SupervisedGaussianMixture(2, 1, 2, sd_init=(0.01, 1.0))
+    at_mean = module.mean.detach()[:1]
+    for label in ([0], [-1]):
+        assert module.log_prob(at_mean, label).item() > 0.0
+        assert module(at_mean, label).item() < 0.0
+
+
 def test_label_mixture_probs_are_within_classes_not_across_rows():
     module = random_module(SupervisedGaussianMixture, 3, 2, 2)
     weights = module.label_mixture_probs([0, 2, 2, 1])

@@ -8,6 +8,7 @@ runs. Data lie in columns, ``(n_features, n_samples)``, so that all the work on 
 of rows is a few products of matrices.
 """
 
+from .exchange import exchanges
 from .expectation import e_step, impute, log_density, moments_of, responsibilities
 from .iteration import Fit, Online, Past, run
 from .maximization import Priors, log_prior, m_step, start_step
@@ -25,6 +26,7 @@ __all__ = [
     "Rows",
     "Statistics",
     "e_step",
+    "exchanges",
     "impute",
     "log_density",
     "log_prior",

@@ -8,6 +8,7 @@ deviations from each mean are formed instead.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from skmdn.numerics import least_exponent
 from .kernels import Kernel, block_length, expanded_is_safe, make_kernel
 from .parameters import Parameters
 from .rows import Block, Rows
+from .scattered import ScatteredMatrices, scattered_length
 from .statistics import Statistics
 
 __all__ = ["e_step", "impute", "log_density", "moments_of", "responsibilities"]
@@ -204,6 +206,8 @@ def _work(
         return
     for present, blocks in rows.patterns(n_rows):
         yield make_kernel(parameters, present, expanded), blocks
+    for blocks in rows.scattered(partial(scattered_length, parameters)):
+        yield ScatteredMatrices(parameters), blocks
 
 
 def _logits(kernel: Kernel, block: Block, table: Tensor | None) -> Tensor:

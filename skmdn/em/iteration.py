@@ -15,8 +15,9 @@ from .statistics import Statistics
 
 __all__ = ["Fit", "Online", "Past", "run"]
 
-# The share of a batch falls as the power of the number of batches.
-_FORGETTING = 0.7
+# Once the weight seen is g times as large, what was seen before counts this power of
+# 1 / g.
+_FORGETTING = 3.0
 
 
 @dataclass
@@ -40,10 +41,14 @@ class Fit:
     converged: list[bool]
     sound: list[bool]
 
-    def order(self) -> list[int]:
-        """Return the sound runs, the best first; of equals the first is better."""
+    def order(self, margin: float = 0.0, favourite: int = 0) -> list[int]:
+        """Return the sound runs, the best first; of equals the first is better.
+
+        A favourite comes before others that are better by no more than the margin.
+        """
         sound = [r for r, good in enumerate(self.sound) if good]
-        return sorted(sound, key=lambda r: -_last(self.bounds[r]))
+        lead = {favourite: margin}
+        return sorted(sound, key=lambda r: -_last(self.bounds[r]) - lead.get(r, 0.0))
 
 
 def _last(bounds: list[float]) -> float:
@@ -130,13 +135,20 @@ class Past:
         Of one unit of weight; None before the first batch.
     seen : float
         The weight of all rows so far.
-    n_steps : int or None
-        The number of batches; None if they were all rows of a fit at once.
     """
 
     statistics: Statistics | None = None
     seen: float = 0.0
-    n_steps: int | None = 0
+
+    def with_batch(self, statistics: Statistics, weight: float) -> "Past":
+        """Return the past after a batch of this weight, given its statistics."""
+        latest = statistics.scaled(1.0 / weight)
+        seen = self.seen + weight
+        if self.statistics is None:
+            return Past(latest, seen)
+        kept = (self.seen / seen) ** _FORGETTING
+        earlier = self.statistics.to(latest).scaled(kept)
+        return Past(earlier.merged(latest.scaled(1.0 - kept)), seen)
 
     def of(self, run: int) -> "Past":
         """Return what belongs to one run, on the CPU."""
@@ -148,17 +160,19 @@ class Past:
                 kept.means[part].cpu(),
                 kept.scatters[part].cpu(),
             )
-        return Past(kept, self.seen, self.n_steps)
+        return Past(kept, self.seen)
 
 
 class Online:
     r"""Stepwise expectation maximisation over batches [1]_.
 
-    .. math:: s \leftarrow (1 - \eta_t) \, s + \eta_t \, \hat s(\text{batch}),
-        \qquad \eta_t = t^{-0.7}
+    .. math:: s \leftarrow (1 - \eta) \, s + \eta \, \hat s(\text{batch}),
+        \qquad \eta = 1 - \Bigl(\frac{w}{w + w_\text{batch}}\Bigr)^3
 
-    The statistics s are those of one unit of weight; the step that maximises sees them
-    times all the weight there is, so that priors are counted once.
+    with w the weight of all rows before. What is kept of the past depends on how much
+    has been seen since, not on the batches in which it came. The statistics s are those
+    of one unit of weight; the step that maximises sees them times all the weight there
+    is, so that priors are counted once.
 
     Parameters
     ----------
@@ -208,20 +222,13 @@ class Online:
             the parameters it had.
         """
         log_likelihood, statistics = e_step(self.parameters, rows, table)
-        earlier, n_steps = self.past.statistics, self.past.n_steps
-        if n_steps is None:
-            n_steps = max(1, round(self.past.seen / rows.total))
-        share = (n_steps + 1) ** -_FORGETTING
-        merged = statistics.scaled(share / rows.total)
-        if earlier is not None:
-            merged = earlier.to(merged).scaled(1.0 - share).merged(merged)
-        else:
-            merged = statistics.scaled(1.0 / rows.total)
-        self.past = Past(merged, self.past.seen + rows.total, n_steps + 1)
+        self.past = self.past.with_batch(statistics, rows.total)
         total = self.past.seen if self.total is None else self.total
         bounds = log_likelihood / rows.total
         bounds = bounds + log_prior(self.parameters, self.priors) / total
-        better, sound = m_step(merged.scaled(total), self.parameters, self.priors)
+        assert self.past.statistics is not None
+        statistics = self.past.statistics.scaled(total)
+        better, sound = m_step(statistics, self.parameters, self.priors)
         kept = sound.nonzero().view(-1)
         self.parameters = self.parameters.replaced(kept, better[kept])
         return bounds, sound

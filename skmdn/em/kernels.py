@@ -9,9 +9,15 @@ from torch import Tensor
 from .parameters import Parameters
 from .rows import Block
 
-__all__ = ["Kernel", "block_length", "expanded_is_safe", "make_kernel"]
+__all__ = [
+    "LOG_2PI",
+    "Kernel",
+    "block_length",
+    "expanded_is_safe",
+    "make_kernel",
+]
 
-_LOG_2PI = math.log(2.0 * math.pi)
+LOG_2PI = math.log(2.0 * math.pi)
 # Numbers at work at a time: few enough for the processor's cache.
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 _MOST_ROWS = {"cpu": 2**12, "cuda": 2**17}
@@ -111,7 +117,7 @@ class _Matrices(Kernel):
             self._regress(parameters.each_covariance().flatten(0, 1))
         diagonal = self.whitening.diagonal(dim1=-2, dim2=-1)
         self.at_mean = (
-            self.log_weights + diagonal.log().sum(-1) - 0.5 * len(present) * _LOG_2PI
+            self.log_weights + diagonal.log().sum(-1) - 0.5 * len(present) * LOG_2PI
         )
 
     def _regress(self, covariance: Tensor) -> None:
@@ -251,7 +257,7 @@ class _Vectors(Kernel):
         super().__init__(parameters, present)
         self.inverse_std = parameters.each_whitening().flatten(0, 1)
         self.variances = parameters.each_covariance().flatten(0, 1)
-        self.log_peak = self.inverse_std.log() - 0.5 * _LOG_2PI
+        self.log_peak = self.inverse_std.log() - 0.5 * LOG_2PI
 
     def expected(self, shares: Tensor, block: Block) -> Tensor:
         """Add up the means: features are independent given the component."""

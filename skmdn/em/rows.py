@@ -1,12 +1,15 @@
 """The data of a fit in columns, and the blocks in which they are worked on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 __all__ = ["Block", "Rows"]
+
+# A pattern with fewer rows is not worth matrices of its own.
+_MANY = 256
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Block:
         1 where a number is there, 0 where it is missing; None if nothing is.
     labels : Tensor of shape (n_rows,) or None
         Rows of a table of allowed components; None allows all.
+    gone : Tensor of shape (n_rows, n_missing) or None
+        The features that each row misses, where patterns stand together.
+    kinds : Tensor of shape (n_rows,) or None
+        The numbers of these patterns; equal ones are neighbours.
     """
 
     columns: Tensor
@@ -32,6 +39,8 @@ class Block:
     weights: Tensor | None
     observed: Tensor | None
     labels: Tensor | None
+    gone: Tensor | None = None
+    kinds: Tensor | None = None
 
 
 class Rows:
@@ -71,7 +80,7 @@ class Rows:
             self.reach = torch.maximum(low.abs(), high.abs())
         else:
             self.reach = columns.nan_to_num(nan=0.0).abs().amax(1)
-        self._groups: list[tuple[list[int], Tensor]] | None = None
+        self._groups: _Groups | None = None
 
     def blocks(self, n_rows: int) -> Iterator[Block]:
         """Yield blocks of at most so many rows; missing numbers are masked."""
@@ -85,12 +94,36 @@ class Rows:
             yield Block(columns, part, *self._beside(part, observed))
 
     def patterns(self, n_rows: int) -> Iterator[tuple[list[int], Iterator[Block]]]:
-        """Yield rows that miss the same features, as those present and their blocks."""
+        """Yield many rows that miss the same features: those present, and blocks."""
         if self.complete:
             yield list(range(self.n_features)), self.blocks(n_rows)
             return
-        for present, members in self._pattern_groups():
+        for present, members in self._pattern_groups().alike:
             yield present, self._blocks_of(present, members, n_rows)
+
+    def scattered(self, n_rows: Callable[[int], int]) -> Iterator[Iterator[Block]]:
+        """Yield blocks of the other rows, those that miss as many features together.
+
+        Rows of a pattern are neighbours, and missing numbers are 0. How many rows make
+        a block is a function of how many features they miss.
+        """
+        if self.complete:
+            return
+        for members, gone, kinds in self._pattern_groups().scattered:
+            yield self._scattered_blocks(members, gone, kinds, n_rows(gone.shape[1]))
+
+    def _scattered_blocks(
+        self, members: Tensor, gone: Tensor, kinds: Tensor, n_rows: int
+    ) -> Iterator[Block]:
+        parts = zip(
+            members.split(n_rows), gone.split(n_rows), kinds.split(n_rows), strict=True
+        )
+        for places, missed, kind in parts:
+            columns = self.columns[:, places]
+            missing = columns.isnan()
+            observed = (~missing).to(columns.dtype)
+            columns = columns.masked_fill(missing, 0.0)
+            yield Block(columns, places, *self._beside(places, observed), missed, kind)
 
     def _blocks_of(
         self, present: list[int], members: Tensor, n_rows: int
@@ -110,15 +143,47 @@ class Rows:
         labels = None if self.labels is None else self.labels[places]
         return weights, observed, labels
 
-    def _pattern_groups(self) -> list[tuple[list[int], Tensor]]:
-        """Return the features present and the rows of every pattern, found once."""
+    def _pattern_groups(self) -> "_Groups":
         if self._groups is None:
-            missing = self.columns.isnan().T
-            kinds, member = missing.unique(dim=0, return_inverse=True)
-            order = member.argsort(stable=True)
-            sizes = member.bincount(minlength=len(kinds)).tolist()
-            self._groups = [
-                ((~kind).nonzero().view(-1).tolist(), rows)
-                for kind, rows in zip(kinds, order.split(sizes), strict=True)
-            ]
+            self._groups = _Groups.of(self.columns.isnan().T)
         return self._groups
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Rows by what they miss, found once.
+
+    Attributes
+    ----------
+    alike : list of tuple
+        For each pattern of many rows the features present and the rows' numbers.
+    scattered : list of tuple
+        For each number of missing features the other rows' numbers, ordered by
+        pattern, what each of them misses, and the number of its pattern.
+    """
+
+    alike: list[tuple[list[int], Tensor]]
+    scattered: list[tuple[Tensor, Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, missing: Tensor) -> "_Groups":
+        """Group rows by their masks, ``(n_samples, n_features)``."""
+        kinds, member = missing.unique(dim=0, return_inverse=True)
+        order = member.argsort(stable=True)
+        sizes = member.bincount(minlength=len(kinds))
+        many = sizes >= _MANY
+        alike = [
+            ((~kind).nonzero().view(-1).tolist(), rows)
+            for kind, rows, keep in zip(
+                kinds, order.split(sizes.tolist()), many.tolist(), strict=True
+            )
+            if keep
+        ]
+        rest = order[~many[member[order]]]
+        n_missing = kinds.sum(1)[member[rest]]
+        scattered = []
+        for n in n_missing.unique().tolist():
+            rows = rest[n_missing == n]
+            gone = missing[rows].nonzero()[:, 1].view(len(rows), n)
+            scattered.append((rows, gone, member[rows]))
+        return cls(alike, scattered)

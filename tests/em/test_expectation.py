@@ -1,5 +1,6 @@
 """The expectation step against its definition, in both forms of the arithmetic."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ from scipy.special import logsumexp
 
 from skmdn.em import (
     COVARIANCE_TYPES,
+    Parameters,
     Rows,
     e_step,
     impute,
@@ -15,6 +17,7 @@ from skmdn.em import (
     moments_of,
     responsibilities,
 )
+from skmdn.em import rows as em_rows
 from tests.em.helpers import (
     dense,
     random_parameters,
@@ -25,15 +28,26 @@ from tests.em.helpers import (
 from tests.helpers import tensor
 
 
-@pytest.fixture(params=["expanded", "deviations"])
+@pytest.fixture(params=["expanded", "deviations", "scattered"])
 def form(request, monkeypatch):
-    """Force one of the two ways to form squares."""
+    """Force one of the ways to form squares, or to treat rows with holes."""
     limit = np.inf if request.param == "expanded" else 0.0
     monkeypatch.setattr(kernels, "_LARGEST_SQUARE", limit)
+    monkeypatch.setattr(em_rows, "_MANY", 999 if request.param == "scattered" else 1)
     return request.param
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("form", "missing"),
+    [
+        ("expanded", 0.0),
+        ("expanded", 0.3),
+        ("deviations", 0.0),
+        ("deviations", 0.3),
+        ("scattered", 0.3),
+    ],
+    indirect=["form"],
+)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 def test_statistics_are_the_expected_moments(form, kind, weighted, missing):
@@ -126,7 +140,7 @@ def test_only_allowed_components_get_rows(form, kind):
 
 
 @pytest.mark.parametrize("kind", ["full", "tied"])
-def test_missing_numbers_are_regressed_within_each_component(kind):
+def test_missing_numbers_are_regressed_within_each_component(form, kind):
     parameters = random_parameters(kind, n_runs=1, n_features=3)
     rows = random_rows(30, 3, missing=0.4)
     filled = impute(parameters, rows)
@@ -149,6 +163,36 @@ def test_missing_numbers_of_independent_features_are_means():
     missing = rows.columns.isnan()
     expected = parameters.means[0].T @ responsibilities(parameters, rows)[0]
     torch.testing.assert_close(impute(parameters, rows)[missing], expected[missing])
+
+
+@pytest.mark.parametrize("many", [1, 999])
+def test_holes_lose_no_digits_where_features_hang_together(monkeypatch, many):
+    # Two features differ by a millionth of what they are.
+    monkeypatch.setattr(em_rows, "_MANY", many)
+    root = np.array([[1.0, 0.0, 0.0], [1.0, 1e-6, 0.0], [30.0, 0.0, 2.0]])
+    covariance, zeros = root @ root.T, torch.zeros(1, 1, 3).double()
+    parameters, _ = Parameters.from_covariances(
+        "full", zeros[..., 0], zeros, tensor(covariance[None, None])
+    )
+    values = root @ np.random.RandomState(0).normal(size=(3, 6))
+    values[0, 0] = values[1, 1] = values[2, 2] = values[:2, 3] = np.nan
+    rows = Rows(tensor(values))
+    expected = [exact_log_density(row, covariance) for row in values.T]
+    np.testing.assert_allclose(log_density(parameters, rows)[0], expected, atol=1e-10)
+    filled = impute(parameters, rows)
+    assert float(filled[0, 0] - rows.columns[1, 0]) == pytest.approx(0.0, abs=1e-5)
+    assert float(filled[1, 1] - rows.columns[0, 1]) == pytest.approx(0.0, abs=1e-5)
+
+
+def exact_log_density(row, covariance):
+    """The density of what is there, with fifty digits."""
+    o = np.flatnonzero(~np.isnan(row))
+    with mpmath.workdps(50):
+        matrix = mpmath.matrix(covariance[np.ix_(o, o)].tolist())
+        x = mpmath.matrix(row[o].tolist())
+        square = (x.T * mpmath.lu_solve(matrix, x))[0]
+        log_det = mpmath.log(mpmath.det(matrix))
+        return float(-0.5 * (square + log_det + len(o) * mpmath.log(2 * mpmath.pi)))
 
 
 @pytest.mark.parametrize("matrices", [True, False])

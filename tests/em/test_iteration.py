@@ -1,5 +1,7 @@
 """The loops: the posterior never falls, runs are independent, batches do as well."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from skmdn.em import COVARIANCE_TYPES, Online, Parameters, Priors, Rows, run
+from skmdn.em import (
+    COVARIANCE_TYPES,
+    Fit,
+    Online,
+    Parameters,
+    Past,
+    Priors,
+    Rows,
+    e_step,
+    run,
+)
 from skmdn.priors import Dirichlet, LogNormalScale, Softball
 from tests.em.helpers import all_priors, random_parameters, random_rows
 from tests.helpers import tensor
 
 
+def check_rise(parameters, rows, priors, n_steps):
+    """The log posterior of each run rises in every step."""
+    alive = parameters.log_weights > -np.inf
+    fit = run(parameters, rows, priors, tol=0.0, max_iter=1)
+    for _ in range(n_steps):
+        before = [bounds[-1] for bounds in fit.bounds]
+        now = fit.parameters.log_weights > -np.inf
+        fit = run(fit.parameters, rows, priors, tol=0.0, max_iter=1)
+        if not all(fit.sound):
+            break
+        for r in range(2):
+            # A component that is switched off takes its prior with it.
+            if torch.equal(alive[r], now[r]):
+                assert fit.bounds[r][-1] >= before[r] - 1e-9 * max(1, abs(before[r]))
+        alive = now
+
+
 @pytest.mark.parametrize("kind", COVARIANCE_TYPES)
-@settings(derandomize=True, deadline=None, max_examples=30, database=None)
+def test_the_log_posterior_never_falls_with_any_combination_of_priors(kind):
+    combinations = all_priors(kind)
+    assert len(combinations) == 12 * {"full": 4, "tied": 4, "fixed": 1}.get(kind, 3)
+    for seed, priors in enumerate(combinations):
+        rows = random_rows(40, 2, seed=seed, missing=0.1 * (seed % 2), weighted=True)
+        check_rise(random_parameters(kind, seed=seed), rows, priors, n_steps=5)
+
+
+@pytest.mark.parametrize("kind", COVARIANCE_TYPES)
+@settings(derandomize=True, deadline=None, max_examples=20, database=None)
 @given(data=st.data())
 def test_the_log_posterior_never_falls(kind, data):
     priors = data.draw(st.sampled_from(all_priors(kind)))
@@ -26,19 +64,7 @@ def test_the_log_posterior_never_falls(kind, data):
         weighted=data.draw(st.booleans()),
     )
     parameters = random_parameters(kind, seed=data.draw(st.integers(0, 999)))
-    alive = parameters.log_weights > -np.inf
-    fit = run(parameters, rows, priors, tol=0.0, max_iter=1)
-    for _ in range(12):
-        before = [bounds[-1] for bounds in fit.bounds]
-        now = fit.parameters.log_weights > -np.inf
-        fit = run(fit.parameters, rows, priors, tol=0.0, max_iter=1)
-        if not all(fit.sound):
-            break
-        for r in range(2):
-            # A component that is switched off takes its prior with it.
-            if torch.equal(alive[r], now[r]):
-                assert fit.bounds[r][-1] >= before[r] - 1e-9 * max(1, abs(before[r]))
-        alive = now
+    check_rise(parameters, rows, priors, n_steps=12)
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
@@ -133,6 +159,32 @@ def test_batches_come_close_to_all_rows(kind):
             online.step(Rows(rows.columns[:, start : start + 200]))
     reached = run(online.parameters, rows, priors, tol=0.0, max_iter=1).bounds[0][0]
     assert reached > best - 0.005 * abs(best)
+
+
+def test_the_past_counts_by_the_rows_seen_since():
+    parameters, priors = random_parameters("diag"), Priors()
+    first, second = random_rows(40), random_rows(120, seed=1)
+    past = Past().with_batch(e_step(parameters, first)[1], 40.0)
+    latest = e_step(parameters, second)[1]
+    past = past.with_batch(latest, 120.0)
+    # 40 of 160: (1 / 4) ** 3 of the statistics are the earlier ones.
+    earlier = e_step(parameters, first)[1].counts / 40.0
+    expected = earlier / 64.0 + latest.counts / 120.0 * 63.0 / 64.0
+    torch.testing.assert_close(past.statistics.counts, expected)
+    assert past.seen == 160.0
+    # Batches however small keep as much.
+    online = Online(parameters, priors, past=Past(past.statistics, 160.0))
+    for start in range(0, 120, 20):
+        online.step(Rows(second.columns[:, start : start + 20]))
+    assert online.past.seen == 280.0
+
+
+def test_of_nearly_equal_runs_the_favourite_comes_first():
+    fit = Fit(None, [[1.0], [1.5], [math.nan], [1.2]], [True] * 4, [True] * 4)
+    assert fit.order() == [1, 3, 0, 2]
+    assert fit.order(margin=0.5) == [0, 1, 3, 2]
+    assert fit.order(margin=0.4, favourite=3) == [3, 1, 0, 2]
+    assert Fit(None, [[]], [False], [True]).order() == [0]
 
 
 def test_one_batch_of_all_rows_is_one_step():

@@ -1,14 +1,14 @@
-"""Pictures, as scikit-learn's Display objects: computed once, drawn where you like."""
+"""Predictive densities and quantile bands."""
 
 import numbers
 
 import numpy as np
-from scipy import stats
 
-from .base import import_extra
-from .metrics import predict_distribution
+from skmdn.metrics import predict_distribution
 
-__all__ = ["PredictiveCalibrationDisplay", "PredictiveDensityDisplay"]
+from .common import axes_for, plain_label, pyplot
+
+__all__ = ["PredictiveDensityDisplay"]
 
 _BANDS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 
@@ -123,7 +123,7 @@ class PredictiveDensityDisplay:
             The display, drawn.
         """
         if ax is None:
-            _pyplot(cls)
+            pyplot(cls)
         grid, feature_values, observed, feature_name = _slice(X, feature)
         dist = predict_distribution(estimator, grid)
         if not dist.univariate:
@@ -164,7 +164,7 @@ class PredictiveDensityDisplay:
         display : PredictiveDensityDisplay
             The display.
         """
-        ax = _axes(self, ax)
+        ax = axes_for(self, ax)
         if kind == "density":
             # Shades by the root: a faint second mode stays visible beside a peak.
             shade = np.sqrt(self.density / self.density.max(axis=1, keepdims=True))
@@ -219,183 +219,6 @@ class PredictiveDensityDisplay:
         if len(levels) % 2:
             middle = quantiles[:, n_bands]
             ax.plot(self.feature_values, middle, color="navy", label="median")
-
-
-class PredictiveCalibrationDisplay:
-    """Histogram of the probability integral transform, and coverage of intervals.
-
-    A calibrated model has a flat histogram, and its central intervals cover what
-    they promise: the curve lies on the diagonal. The grey bands hold 95 % of what
-    a calibrated model would show on as many rows, bin by bin and level by level.
-
-    Parameters
-    ----------
-    pit : ndarray of shape (n_samples,)
-        F(y) for each row.
-    n_bins : int, default=20
-        Number of bins of the histogram.
-
-    Attributes
-    ----------
-    axes_ : ndarray of two matplotlib Axes
-        Where it was drawn.
-    figure_ : matplotlib Figure
-        The figure of the axes.
-
-    See Also
-    --------
-    PredictiveDensityDisplay : The distribution itself.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skmdn.plotting import PredictiveCalibrationDisplay
-    >>> display = PredictiveCalibrationDisplay(np.linspace(0.01, 0.99, 99))
-    >>> nominal, observed = display.coverage_curve()
-    >>> bool(np.abs(nominal - observed).max() < 0.05)
-    True
-    """
-
-    def __init__(self, pit, *, n_bins=20):
-        self.pit = pit
-        self.n_bins = n_bins
-
-    @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_bins=20, axes=None):
-        """Compute and draw for a fitted estimator and held-out data.
-
-        Parameters
-        ----------
-        estimator : estimator
-            A fitted estimator, pipeline or search that predicts distributions.
-        X : array-like of shape (n_samples, n_features)
-            Features of rows that were not trained on.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Their targets; several outputs are pooled.
-        n_bins : int, default=20
-            Number of bins of the histogram.
-        axes : sequence of two matplotlib Axes, default=None
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        display : PredictiveCalibrationDisplay
-            The display, drawn.
-        """
-        if axes is None:
-            _pyplot(cls)
-        dist = predict_distribution(estimator, X)
-        return cls.from_predictions(dist, y, n_bins=n_bins, axes=axes)
-
-    @classmethod
-    def from_predictions(cls, dist, y, *, n_bins=20, axes=None):
-        """Compute and draw for predictive distributions.
-
-        Parameters
-        ----------
-        dist : PredictiveDistribution
-            The predictions.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            What was observed.
-        n_bins : int, default=20
-            Number of bins of the histogram.
-        axes : sequence of two matplotlib Axes, default=None
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        display : PredictiveCalibrationDisplay
-            The display, drawn.
-        """
-        pit = np.ravel(dist.pit(np.asarray(y, dtype=float)))
-        return cls(pit, n_bins=n_bins).plot(axes)
-
-    def coverage_curve(self):
-        """Return nominal and observed coverage of the central intervals.
-
-        Returns
-        -------
-        nominal, observed : ndarray of shape (n_levels,)
-            Levels and the share of rows inside.
-        """
-        nominal = np.linspace(0.0, 1.0, 101)
-        needed = np.sort(2.0 * np.abs(self.pit - 0.5))
-        return nominal, np.searchsorted(needed, nominal, side="right") / len(needed)
-
-    def plot(self, axes=None):
-        """Draw both panels.
-
-        Parameters
-        ----------
-        axes : sequence of two matplotlib Axes, default=None
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        display : PredictiveCalibrationDisplay
-            The display.
-        """
-        if axes is None:
-            _, axes = _pyplot(type(self)).subplots(
-                1, 2, figsize=(8, 3.6), layout="constrained"
-            )
-        histogram, curve = axes
-        self.axes_ = np.asarray(axes)
-        self.figure_ = histogram.figure
-        n = len(self.pit)
-        low, high = stats.binom.interval(0.95, n, 1.0 / self.n_bins)
-        scale = self.n_bins / n
-        band = {"color": "0.85", "linewidth": 0}
-        histogram.axhspan(low * scale, high * scale, **band)
-        edges = np.linspace(0.0, 1.0, self.n_bins + 1)
-        bars = {"facecolor": "#c6dcef", "edgecolor": "C0"}
-        histogram.hist(self.pit, edges, density=True, **bars)
-        for end in (low, high):
-            histogram.axhline(end * scale, color="0.5", linewidth=0.8, linestyle=":")
-        histogram.axhline(1.0, color="black", linewidth=0.8)
-        histogram.set(xlabel="PIT  F(y)", ylabel="density", xlim=(0, 1))
-        nominal, observed = self.coverage_curve()
-        low, high = stats.binom.interval(0.95, n, nominal)
-        curve.fill_between(nominal, low / n, high / n, **band)
-        curve.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-        curve.plot(nominal, observed, color="C0")
-        curve.set(
-            xlabel="nominal coverage",
-            ylabel="observed coverage",
-            xlim=(0, 1),
-            ylim=(0, 1),
-        )
-        return self
-
-
-def plain_label(name):
-    """Return a name that matplotlib does not read as mathematics.
-
-    Parameters
-    ----------
-    name : str
-        For instance the name of a column.
-
-    Returns
-    -------
-    label : str
-        The same, to look at.
-    """
-    return str(name).replace("$", r"\$")
-
-
-def _pyplot(user):
-    """Import matplotlib only when something is drawn."""
-    return import_extra("matplotlib.pyplot", "plot", user.__name__)
-
-
-def _axes(display, ax):
-    """Return the axes to draw in and note them on the display."""
-    if ax is None:
-        _, ax = _pyplot(type(display)).subplots(layout="constrained")
-    display.ax_ = ax
-    display.figure_ = ax.figure
-    return ax
 
 
 def _slice(X, feature, n_grid=200):

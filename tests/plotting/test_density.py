@@ -6,27 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skmdn import MixtureDensityRegressor
-from skmdn.datasets import make_branches
-from skmdn.plotting import PredictiveCalibrationDisplay, PredictiveDensityDisplay
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def fitted():
-    X, y = make_branches(300, random_state=0)
-    model = MixtureDensityRegressor(2, max_iter=30, random_state=0)
-    return model.fit(X, y), X, y
+from skmdn.plotting import PredictiveDensityDisplay
 
 
 def test_the_density_is_the_models(fitted):
@@ -132,35 +117,9 @@ def test_a_named_target_labels_its_axis(fitted):
     assert display.ax_.get_ylabel() == "h"
 
 
-def test_the_coverage_curve_of_a_uniform_sample_is_the_diagonal():
-    pit = np.random.RandomState(0).uniform(size=4000)
-    display = PredictiveCalibrationDisplay(pit)
-    nominal, observed = display.coverage_curve()
-    distance = np.abs(nominal - observed).max()
-    assert distance < stats.kstwo.isf(1e-4, len(pit))
-    narrow = PredictiveCalibrationDisplay(np.r_[np.zeros(50), np.ones(50)])
-    assert narrow.coverage_curve()[1][-2] == 0.0
-
-
-def test_calibration_from_estimator_and_from_predictions_agree(fitted):
-    model, X, y = fitted
-    display = PredictiveCalibrationDisplay.from_estimator(model, X, y, n_bins=8)
-    np.testing.assert_array_equal(display.pit, model.predict_distribution(X).pit(y))
-    heights = [patch.get_height() for patch in display.axes_[0].patches[-8:]]
-    assert np.mean(heights) == pytest.approx(1.0)
-    again = PredictiveCalibrationDisplay.from_predictions(
-        model.predict_distribution(X), y
-    )
-    np.testing.assert_array_equal(again.pit, display.pit)
-
-
 def test_a_missing_matplotlib_is_explained(fitted, monkeypatch):
     model, X, y = fitted
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    for make in (
-        PredictiveDensityDisplay.from_estimator,
-        PredictiveCalibrationDisplay.from_estimator,
-    ):
-        with pytest.raises(ImportError, match=r"skmdn\[plot\]"):
-            make(model, X, y)
+    with pytest.raises(ImportError, match=r"skmdn\[plot\]"):
+        PredictiveDensityDisplay.from_estimator(model, X, y)
