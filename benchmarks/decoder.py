@@ -4,21 +4,21 @@ Run with one thread:
 
     OMP_NUM_THREADS=1 python benchmarks/decoder.py
 
-Three seeds, each with its own split of the digits of scikit-learn (pixels from 0 to 1, a
-quarter held out) and ten components. The columns:
+Three seeds, each with its own split of the digits of scikit-learn (pixels from 0 to 1,
+a quarter held out) and ten components. The columns:
 
-- knn: accuracy of ten nearest neighbours on the codes of held-out digits, which have ten
-  features; then the same on ten principal components.
+- knn: accuracy of ten nearest neighbours on the codes of held-out digits, which have
+  ten features; then the same on ten principal components.
 - ari: adjusted Rand index of the components and the training digits; then that of
   GaussianMixture with its defaults on ten principal components.
 - lower, random: root mean square error of the lower half of the pixels, and of a random
   half, imputed by a decoder with twenty features and noise in its codes (decoder), by
   KNNImputer and by IterativeImputer (ten rounds) with their defaults.
 - value: minus the log joint density of held-out rows and their codes, the constant
-  left out, for transform; then for the scheme of the published code: the component mean
-  with the best reconstruction, then 100 epochs of one step of Adam (rate 0.01, betas 0.5
-  and 0.7, decay 1e-4) for each batch of eight rows; then for that scheme with all rows
-  in one batch. Then processor seconds of all three.
+  left out, for transform; then for the scheme of the published code: the component
+  mean with the best reconstruction, then 100 epochs of one step of Adam (rate 0.01,
+  betas 0.5 and 0.7, decay 1e-4), gradients in batches of eight rows; then for that
+  scheme with all rows in one batch. Then processor seconds of all three.
 - seconds_fit; seconds_10000: processor seconds of transform for 10 000 rows, which are
   the held-out ones, repeated, with noise.
 """

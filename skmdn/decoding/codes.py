@@ -17,8 +17,8 @@ from .table import Table
 
 __all__ = ["Placed", "Search", "descend", "place", "row_chunks"]
 
-# Numbers of the Jacobians at work at a time.
-_NUMBERS = 2**22
+# Numbers of the Jacobians at work at a time, which are to stay near the processor.
+_NUMBERS = 2**20
 # The least damping, and the factor by which it grows and falls, in units of the bound.
 _LEAST_DAMPING = 1e-3
 _MOST_DAMPING = 1e10

@@ -196,7 +196,13 @@ class DecoderNetwork(nn.Module):
         for place in reversed(range(len(tape.sums))):
             slopes = slopes @ affine[place + 1][0].T
             first, second = bends[place]
-            weighted = tangents[place] * (slopes * second).unsqueeze(1)
-            bend = torch.baddbmm(bend, weighted, tangents[place].mT)
+            if place:
+                weighted = tangents[place] * (slopes * second).unsqueeze(1)
+                bend = torch.baddbmm(bend, weighted, tangents[place].mT)
+            else:
+                # Tangents of the first layer are its weights, the same for all rows.
+                weight = affine[0][0]
+                squares = (weight.unsqueeze(0) * weight.unsqueeze(1)).flatten(0, 1)
+                bend = bend + ((slopes * second) @ squares.T).view_as(bend)
             slopes = slopes * first
         return slopes @ affine[0][0].T, bend, carried
