@@ -5,7 +5,7 @@ import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmdn import MixtureDensityRegressor
+from skmdn import DeepGenerativeDecoder, MixtureDensityRegressor
 from skmdn.calibration import CalibratedDensityRegressor
 from skmdn.families import (
     FAMILIES,
@@ -84,7 +84,7 @@ def instances():
         ColumnTarget(covariance_type=kind, max_iter=4, random_state=0)
         for kind in ("diag", "full")
     ]
-    return regressors + columns + mixtures() + calibrated()
+    return regressors + columns + mixtures() + calibrated() + decoders()
 
 
 def other_instances():
@@ -112,6 +112,11 @@ def mixtures():
             covariance_type="tied", batch_size=8, scales_prior=InverseGamma()
         ),
     ]
+
+
+def decoders():
+    """Return the defaults, but for fewer passes."""
+    return [DeepGenerativeDecoder(max_iter=4, random_state=0)]
 
 
 def calibrated(methods=("isotonic",)):
@@ -273,6 +278,20 @@ def test_check_of_mixtures_that_scikit_learn_does_not_yield(check, covariance_ty
 def test_check_of_calibration_that_scikit_learn_does_not_yield(check):
     (estimator,) = calibrated()
     check("CalibratedDensityRegressor", estimator)
+
+
+@pytest.mark.draws_from_numpy
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+def test_check_of_decoders_that_scikit_learn_does_not_yield(check):
+    (estimator,) = decoders()
+    check("DeepGenerativeDecoder", estimator)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
