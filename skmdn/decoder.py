@@ -2,7 +2,7 @@
 
 from numbers import Integral, Real
 
-from sklearn.base import ClusterMixin
+from sklearn.base import DensityMixin
 
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
@@ -14,7 +14,7 @@ from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 __all__ = ["DeepGenerativeDecoder"]
 
 
-class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
+class DeepGenerativeDecoder(DensityMixin, DecoderQueries):
     r"""A network that decodes rows from codes, with a mixture over the codes [1]_.
 
     .. math:: \max_{\theta, z, \text{mixture}} \; \sum_i \log p_\theta(x_i \mid z_i)
@@ -85,7 +85,7 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         What counts as better, in nats per row.
     n_latent_covariate : int, default=2
         Number of features of the code of each covariate.
-    n_starts : int, default=3
+    n_starts : int, default=2
         How many candidates a search for a code follows: means of components, and what
         a linear map says of the row.
     transform_max_iter : int, default=200
@@ -234,7 +234,7 @@ class DeepGenerativeDecoder(ClusterMixin, DecoderQueries):
         n_iter_no_change=None,
         tol=0.0,
         n_latent_covariate=2,
-        n_starts=3,
+        n_starts=2,
         transform_max_iter=200,
         transform_tol=1e-8,
         evidence="laplace",
