@@ -1,6 +1,7 @@
 """The whole predictive distribution for scikit-learn users."""
 
 from ._version import __version__
+from .decoder import DeepGenerativeDecoder
 from .gaussian_classifier import GaussianMixtureClassifier
 from .gaussian_mixture import MAPGaussianMixture
 from .posterior import AmortizedPosterior
@@ -9,6 +10,7 @@ from .variational import VariationalPosterior
 
 __all__ = [
     "AmortizedPosterior",
+    "DeepGenerativeDecoder",
     "GaussianMixtureClassifier",
     "MAPGaussianMixture",
     "MixtureDensityRegressor",

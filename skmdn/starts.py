@@ -281,7 +281,8 @@ def _after_exchanges(
     k-means puts two centres into one group and one between two others; no small step
     leads out of that.
     """
-    best, fixed = parameters.chosen([0]), None
+    best, others = parameters.chosen([0]), range(1, len(parameters.means))
+    fixed = None
     if start.covariance_type == "fixed":
         fixed = to_tensor(start.covariances, device=str(best.means.device))
     for _ in range(_EXCHANGES):
@@ -302,5 +303,4 @@ def _after_exchanges(
         if not order or order[0] == 0:
             break
         best = fit.parameters.chosen(order[:1])
-    others = range(1, len(parameters.means))
-    return em.Parameters.concatenate([best, parameters.chosen(others)])
+    return em.Parameters.concatenate([best, parameters.chosen(list(others))])

@@ -5,7 +5,11 @@ import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmdn import AmortizedPosterior, MixtureDensityRegressor
+from skmdn import (
+    AmortizedPosterior,
+    DeepGenerativeDecoder,
+    MixtureDensityRegressor,
+)
 from skmdn.calibration import CalibratedDensityRegressor
 from skmdn.families import (
     FAMILIES,
@@ -91,7 +95,8 @@ def instances():
         for kind in ("diag", "full")
     ]
     posteriors = [AmortizedPosterior(max_iter=4, n_estimators=2, random_state=0)]
-    return regressors + columns + mixtures() + classifiers() + calibrated() + posteriors
+    others = mixtures() + classifiers() + calibrated() + decoders()
+    return regressors + columns + others + posteriors
 
 
 def other_instances():
@@ -125,6 +130,11 @@ def classifiers():
             for kind in ("full", "diag")
         ],
     ]
+
+
+def decoders():
+    """Return the defaults, but for fewer passes."""
+    return [DeepGenerativeDecoder(max_iter=4, random_state=0)]
 
 
 def calibrated(methods=("isotonic",)):
@@ -294,6 +304,20 @@ def test_check_of_mixtures_that_scikit_learn_does_not_yield(
 def test_check_of_calibration_that_scikit_learn_does_not_yield(check):
     (estimator,) = calibrated()
     check("CalibratedDensityRegressor", estimator)
+
+
+@pytest.mark.draws_from_numpy
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_param_validation,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+def test_check_of_decoders_that_scikit_learn_does_not_yield(check):
+    (estimator,) = decoders()
+    check("DeepGenerativeDecoder", estimator)
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)

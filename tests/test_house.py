@@ -24,6 +24,7 @@ TORCH_ONLY = {
     "coordinates",
     "covering",
     "crps",
+    "decoding",
     "draws",
     "em",
     "embeddings",

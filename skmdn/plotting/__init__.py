@@ -4,11 +4,13 @@ from .calibration import PredictiveCalibrationDisplay
 from .criteria import InformationCriterionDisplay
 from .density import PredictiveDensityDisplay
 from .mixtures import GaussianMixtureDisplay, ResponsibilityDisplay
+from .reconstruction import ReconstructionDisplay
 
 __all__ = [
     "GaussianMixtureDisplay",
     "InformationCriterionDisplay",
     "PredictiveCalibrationDisplay",
     "PredictiveDensityDisplay",
+    "ReconstructionDisplay",
     "ResponsibilityDisplay",
 ]
