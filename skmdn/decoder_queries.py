@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,7 +24,9 @@ from .decoding.prior import CodePrior, LatentBlock
 __all__ = ["DecoderQueries"]
 
 
-class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderFit):
+class DecoderQueries(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, DecoderFit
+):
     """Queries of a decoder that lives in fitted attributes."""
 
     def _placed(self, X, covariates):

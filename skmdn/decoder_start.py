@@ -235,7 +235,9 @@ def principal_axes(features, rng):
     n_axes = min(_MOST_AXES, *features.shape)
     for _ in range(_FILLING_ROUNDS if missing.any() else 1):
         mean = filled.mean(axis=0)
-        u, s, axes = randomized_svd(filled - mean, n_axes, random_state=rng)
+        u, s, axes = randomized_svd(
+            filled - mean, n_axes, power_iteration_normalizer="QR", random_state=rng
+        )
         u, axes = svd_flip(u, axes, u_based_decision=False)
         few = max(1, n_axes // 5)
         guess = mean + (u[:, :few] * s[:few]) @ axes[:few]
