@@ -2,8 +2,6 @@
 
 from numbers import Integral, Real
 
-from sklearn.base import DensityMixin
-
 from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
@@ -14,7 +12,7 @@ from .priors import Dirichlet, InverseWishart, ScalesPrior, Softball
 __all__ = ["DeepGenerativeDecoder"]
 
 
-class DeepGenerativeDecoder(DensityMixin, DecoderQueries):
+class DeepGenerativeDecoder(DecoderQueries):
     r"""A network that decodes rows from codes, with a mixture over the codes [1]_.
 
     .. math:: \max_{\theta, z, \text{mixture}} \; \sum_i \log p_\theta(x_i \mid z_i)

@@ -29,7 +29,7 @@ from .gaussian_mixture import MAPGaussianMixture
 from .steps import Settings
 from .training import split_rows
 
-__all__ = ["DecoderFit", "DecoderModule"]
+__all__ = ["DecoderFit", "DecoderModule", "covariate_columns"]
 
 
 class DecoderModule(torch.nn.Module):
@@ -125,7 +125,7 @@ class DecoderFit(TorchEstimator):
         self._classes = [None if y is None else Classes("y", y)]
         columns = [y]
         if covariates is not None:
-            covariates = _covariate_columns(covariates, n_samples)
+            covariates = covariate_columns(covariates, n_samples)
             for place, column in enumerate(covariates):
                 self._classes.append(Classes(f"covariates[:, {place}]", column))
                 columns.append(column)
@@ -270,7 +270,8 @@ class DecoderFit(TorchEstimator):
         self.n_components_ = self.mixture_.n_components
 
 
-def _covariate_columns(covariates, n_samples):
+def covariate_columns(covariates, n_samples):
+    """Return the columns of covariates, one or several, for every row."""
     covariates = np.asarray(covariates)
     if covariates.ndim == 1:
         covariates = covariates[:, np.newaxis]

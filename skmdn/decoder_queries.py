@@ -2,14 +2,19 @@
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import em
 from .base import resolve_device
 from .bridge import generator_from, to_numpy, to_tensor
-from .decoder_fit import DecoderFit, _covariate_columns
+from .decoder_fit import DecoderFit, covariate_columns
+from .decoder_start import class_table
 from .decoding.codes import Placed, Search, place, row_chunks
 from .decoding.evidence import importance_evidence, laplace_evidence
 from .decoding.guess import candidates
@@ -20,7 +25,9 @@ from .decoding.prior import CodePrior, LatentBlock
 __all__ = ["DecoderQueries"]
 
 
-class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderFit):
+class DecoderQueries(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, DecoderFit
+):
     """Queries of a decoder that lives in fitted attributes."""
 
     def _placed(self, X, covariates):
@@ -72,7 +79,7 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
             parameters = mixture._parameters(np.zeros(n_latent))
             table = None
             if classes is not None:
-                table = _allowed(len(classes.values), n_components)
+                table = class_table(len(classes.values), n_components)
             priors = em.Priors(
                 mixture.weights_prior, mixture.means_prior, mixture.scales_prior
             )
@@ -86,7 +93,7 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
         numbers = np.full((n_samples, len(self._classes)), -1)
         if covariates is None:
             return numbers
-        columns = _covariate_columns(covariates, n_samples)
+        columns = covariate_columns(covariates, n_samples)
         if len(columns) != len(self._classes) - 1:
             raise ValueError(
                 f"covariates has {len(columns)} column(s); the decoder was fitted with "
@@ -356,7 +363,7 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
         ``labels`` is changed in place.
         """
         search = Search(self.n_starts, self.transform_max_iter, self.transform_tol)
-        columns = _covariate_columns(covariates, len(labels))
+        columns = covariate_columns(covariates, len(labels))
         for place_ in range(1, labels.shape[1]):
             new = labels[:, place_] == -2
             if not new.any():
@@ -377,13 +384,6 @@ class DecoderQueries(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DecoderF
                 prior = joint.prior.with_block(place_, block.extended(mean))
                 joint = Joint(joint.network, joint.blocks, prior)
         return joint
-
-
-def _allowed(n_classes, n_components):
-    """Return which classes may have which components, and last all of them."""
-    owner = np.arange(n_components) % n_classes
-    table = np.where(owner == np.arange(n_classes)[:, np.newaxis], 0.0, -np.inf)
-    return to_tensor(np.vstack([table, np.zeros(n_components)]))
 
 
 def _seed_of(random_state):

@@ -18,6 +18,7 @@ from .priors import Dirichlet, LogNormalScale, Softball
 
 __all__ = [
     "Classes",
+    "class_table",
     "column_blocks",
     "default_scale",
     "first_codes",
@@ -235,7 +236,9 @@ def principal_axes(features, rng):
     n_axes = min(_MOST_AXES, *features.shape)
     for _ in range(_FILLING_ROUNDS if missing.any() else 1):
         mean = filled.mean(axis=0)
-        u, s, axes = randomized_svd(filled - mean, n_axes, random_state=rng)
+        u, s, axes = randomized_svd(
+            filled - mean, n_axes, power_iteration_normalizer="QR", random_state=rng
+        )
         u, axes = svd_flip(u, axes, u_based_decision=False)
         few = max(1, n_axes // 5)
         guess = mean + (u[:, :few] * s[:few]) @ axes[:few]
@@ -298,8 +301,7 @@ def first_mixture(codes, start, n_components, kind, scale, priors, rng, labels=N
     else:
         n_classes = labels.max() + 1
         owner = np.arange(n_components) % n_classes
-        table = np.where(owner == np.arange(n_classes)[:, np.newaxis], 0.0, -np.inf)
-        table = to_tensor(np.vstack([table, np.zeros(n_components)]))
+        table = class_table(n_classes, n_components)
         for place in range(n_classes):
             rows = np.flatnonzero(labels == place)
             _share_out(shares, codes, rows, np.flatnonzero(owner == place), rng)
@@ -310,6 +312,13 @@ def first_mixture(codes, start, n_components, kind, scale, priors, rng, labels=N
     known = priors if kind == "fixed" or priors.scales else _with_floor(priors)
     parameters, _ = em.start_step(kind, moments, known, fixed)
     return LatentBlock(start, start + n_features, parameters, known, table)
+
+
+def class_table(n_classes, n_components):
+    """Return which classes may have which components, and last all of them."""
+    owner = np.arange(n_components) % n_classes
+    table = np.where(owner == np.arange(n_classes)[:, np.newaxis], 0.0, -np.inf)
+    return to_tensor(np.vstack([table, np.zeros(n_components)]))
 
 
 def _with_floor(priors):
