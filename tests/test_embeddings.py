@@ -133,7 +133,12 @@ def test_bins_fit_a_jump_that_raw_features_smear():
     scores = {}
     for embedding in ("none", "ple"):
         model = MixtureDensityRegressor(
-            2, embedding=embedding, n_estimators=2, max_iter=40, random_state=0
+            2,
+            embedding=embedding,
+            hidden_layer_sizes=(96, 96),
+            n_estimators=2,
+            max_iter=40,
+            random_state=0,
         )
         model.fit(X[:400], y[:400])
         scores[embedding] = model.score(X[400:], y[400:])

@@ -454,7 +454,7 @@ def test_a_failing_fit_leaves_the_last_one(fitted):
 
 
 def test_an_earlier_fit_is_a_start(fitted):
-    again = VariationalPosterior(bimodal, PRIOR, **{**SMALL, "random_state": 1})
-    again.fit(start=fitted.posterior_)
+    settings = {**SMALL, "q": fitted.posterior_, "random_state": 1}
+    again = VariationalPosterior(bimodal, PRIOR, **settings).fit()
     assert again.report_.efficiency > 0.9 * fitted.report_.efficiency
     assert abs(again.log_evidence_ - fitted.log_evidence_) < 0.05
