@@ -451,10 +451,3 @@ def test_a_failing_fit_leaves_the_last_one(fitted):
         again.fit()
     assert again.posterior_ is kept
     assert fitted.posterior_ is before
-
-
-def test_an_earlier_fit_is_a_start(fitted):
-    settings = {**SMALL, "q": fitted.posterior_, "random_state": 1}
-    again = VariationalPosterior(bimodal, PRIOR, **settings).fit()
-    assert again.report_.efficiency > 0.9 * fitted.report_.efficiency
-    assert abs(again.log_evidence_ - fitted.log_evidence_) < 0.05
