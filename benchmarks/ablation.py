@@ -32,7 +32,7 @@ from scores import NormalMixture, lattice_spacing, score
 from sklearn.model_selection import ShuffleSplit
 
 import skmdn
-from skmdn import ensemble, objectives, stacking
+from skmdn import conditional, ensemble, objectives, stacking
 
 SPLIT = 7
 COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]
@@ -43,6 +43,7 @@ NO_MARGIN = (stacking, "_MARGIN", 0.0)
 NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
 NO_MEMORY = (ensemble, "_FEWEST_OF_A_KIND", math.inf)
+MORE_STEPS = (conditional, "_STEPS", (1_500, 6_000))
 NO_CALIBRATION = (objectives, "_SPREAD_STEPS", (0.0,))
 
 
@@ -66,11 +67,13 @@ VARIANTS = {
     "none of the last three": Variant(
         {}, (NO_WIDTH, NO_MARGIN, NO_FINISH, NO_CALIBRATION)
     ),
+    "1500 steps at least": Variant({}, (MORE_STEPS,)),
     "n_components=1": Variant({"n_components": 1}),
     "n_components=10": Variant({"n_components": 10}),
     "n_estimators=1": Variant({"n_estimators": 1}),
     "n_estimators=2": Variant({"n_estimators": 2}),
     "n_estimators=8": Variant({"n_estimators": 8}),
+    "n_estimators=3": Variant({"n_estimators": 3}),
     "n_estimators=3, hidden=(48, 48)": Variant(
         {"n_estimators": 3, "hidden_layer_sizes": (48, 48)}
     ),

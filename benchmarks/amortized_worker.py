@@ -184,7 +184,8 @@ def main():
         answer["sample_seconds"] = seconds(lambda: sample(many, 1000))
     if not math.isfinite(answer["score"]):
         answer["score"] = None
-    print(json.dumps({**answer, "versions": versions()}), flush=True)
+    # A progress line of a peer may still be open.
+    print("\n" + json.dumps({**answer, "versions": versions()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,7 @@ class DeepGenerativeDecoder(DecoderQueries):
     means_prior : Softball, "auto" or None, default="auto"
         Prior on their means; "auto" is a ball of radius ``sqrt(n_latent + 2)``, which
         has the variance 1 in each direction, as the first codes do.
-    scales_prior : LogNormalScale, InverseGamma, InverseWishart, "auto" or None, \
-            default="auto"
+    scales_prior : ScalesPrior, InverseWishart, "auto" or None, default="auto"
         Prior on their scales; "auto" is explained in the Notes.
     size_factors : {"total", "none"}, default="total"
         Whether the means of counts are multiplied by the size of the row: its total
