@@ -41,7 +41,8 @@ models = [MAPGaussianMixture(n, random_state=0, **priors).fit(X) for n in range(
 # %%
 # The BIC wants a good density: it spends several components on the arc. The ICL wants
 # groups that can be told apart. The log posterior charges a component only for its
-# prior density, a few nats however many rows there are, and goes on to rise.
+# prior density, a few nats however many rows there are, and goes on to rise. Shades
+# beside the dark blocks of the last picture are rows that two components share.
 
 figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
 criteria = InformationCriterionDisplay.from_estimators(
@@ -52,10 +53,6 @@ for ax, name in [(axes[0, 1], "bic"), (axes[1, 0], "icl")]:
     chosen = models[criteria.best(name) - 2]
     GaussianMixtureDisplay.from_estimator(chosen, X, ax=ax)
     ax.set(title=f"{name.upper()}: {criteria.best(name)} components", aspect="equal")
-
-# %%
-# Shades beside the dark blocks are rows that two components share: those of the arc.
-
 by_bic = models[criteria.best("bic") - 2]
 ResponsibilityDisplay.from_estimator(by_bic, X, ax=axes[1, 1])
 axes[1, 1].set_title("whose rows are whose, by the BIC's choice")
