@@ -222,9 +222,7 @@ def repeats(
         Of the times.
     """
     most = max(1, n_draws // (2 * _REPEATS * n_components))
-    objective = replace(
-        objective.plain, n_importance=min(objective.n_importance, most)
-    )
+    objective = replace(objective.plain, n_importance=min(objective.n_importance, most))
     n_each = objective.whole_groups(min(n_particles // n_components, most))
     n_times = n_draws // (2 * n_each * n_components)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))

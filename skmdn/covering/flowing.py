@@ -273,9 +273,7 @@ class FlowTraining:
 
         def loss(flow: Flow, generator: torch.Generator) -> float:
             with torch.no_grad():
-                return float(
-                    flow_loss(self.target, objective, flow, n_each, generator)
-                )
+                return float(flow_loss(self.target, objective, flow, n_each, generator))
 
         return falls([partial(loss, flow) for flow in pair], seeds)
 

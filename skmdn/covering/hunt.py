@@ -42,9 +42,7 @@ def local_maxima(
     """
     n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
     order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
-    gaps = (
-        _gaps_to_higher(u[order].float()) * (log_density[order] / u.shape[1]).exp()
-    )
+    gaps = _gaps_to_higher(u[order].float()) * (log_density[order] / u.shape[1]).exp()
     likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
     found = []
     for rows in likely.split(250):

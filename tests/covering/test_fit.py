@@ -164,7 +164,10 @@ def test_starts_stand_out_of_their_neighbours():
 
 def test_a_mode_that_only_tempered_draws_came_near_is_found():
     def potential(theta):
-        parts = [normal(theta, [-3.0] * 5, 1.0, 0.5), normal(theta, [4.0] * 5, 0.5, 0.5)]
+        parts = [
+            normal(theta, [-3.0] * 5, 1.0, 0.5),
+            normal(theta, [4.0] * 5, 0.5, 0.5),
+        ]
         return torch.logsumexp(torch.stack(parts), 0)
 
     covering, _ = fitted(potential, line(1e4, 5))
