@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .bridge import to_tensor
 from .coordinates import Coordinates
 from .covering import LinkedNormals, Normals, Target
-from .covering.descent import Parameters, descend
+from .covering.descent import Parameters, descend, improved
 from .covering.flowing import Flowed, FlowTraining, over_mixture
 from .covering.judging import judged
 from .covering.linked import LinkedFlow
@@ -266,7 +266,15 @@ class Descent:
             generator=generator,
         )
         if self.objective is not None:
-            return moved, [record]
+            better = improved(
+                target,
+                objective,
+                [first, moved],
+                n_particles=self.n_particles,
+                n_draws=min(n_judged, target.left),
+                generator=generator,
+            )
+            return moved if better else first, [record]
         return judged(target, [first, moved], n_judged, generator)[0], [record]
 
     def _flow(
@@ -279,8 +287,11 @@ class Descent:
     ) -> tuple[Flowed, list[Record]]:
         records = [training.imitate(flow.train())]
         if self.objective is not None:
+            first = copy.deepcopy(flow).eval()
             records.append(training.descend(flow, self.objective, max_evals))
-            return Flowed(flow.eval()), [r for r in records if r]
+            pair = [first, flow.eval()]
+            better = training.improved(self.objective, pair, n_judged)
+            return Flowed(pair[better]), [r for r in records if r]
         flows = [copy.deepcopy(flow)]
         n_learned = min(_LEARNED, max_evals // 2)
         records.append(training.learn(flow, n_learned))

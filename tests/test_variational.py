@@ -273,9 +273,8 @@ def test_every_objective_finds_a_normal_posterior(q, method):
         likelihood, prior, q=q, vi_method=method, add_prior=True, **SMALL
     )
     estimator.set_params(max_iter=60, n_particles=128).fit([[0.3, 1.0]])
-    # A descent from the exact answer has the noise of its draws; the gradient of a
-    # tight bound is mostly that.
-    atol = 0.15 if method == "IW" else 0.07
+    # The gradient of a tight bound is mostly noise.
+    atol = 0.1 if method == "IW" else 0.03
     np.testing.assert_allclose(estimator.predict(), [1.6 / 3, 0.8], atol=atol)
     expected = np.diag([1 / 3, 0.4])
     np.testing.assert_allclose(estimator.posterior_.cov(), expected, atol=atol)

@@ -55,7 +55,9 @@ class Annealing:
         self.target = target
         self.settings = settings
         self.generator = generator
-        self.pool = Pool(settings.n_pooled)
+        # All draws stay: a pool that has forgotten the prior covers nothing any more
+        # once a mixture has gone astray.
+        self.pool = Pool(settings.max_rounds + 2)
         self.batches: list[Batch] = []
         self.power = 0.0
 

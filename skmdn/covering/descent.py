@@ -1,23 +1,32 @@
 """Stochastic descent on an objective, for the parameters of a mixture of normals."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .judging import falls, falls_forward
 from .minimise import Record, Steps, minimise
 from .normals import Normals
 from .objectives import Objective
+from .pool import Proposal
 from .target import Density
 
 __all__ = [
     "Parameters",
     "descend",
+    "improved",
     "log_mixture",
     "log_target",
     "loss_of",
+    "repeats",
 ]
 
+# A noise is known from at least this many losses.
+_REPEATS = 16
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -148,3 +157,73 @@ def descend(
     record = minimise(loss, [values], steps)
     with torch.no_grad():
         return parameters.normals(values), record
+
+
+def improved(
+    target: Density,
+    objective: Objective,
+    pair: Sequence[Normals],
+    *,
+    n_particles: int,
+    n_draws: int,
+    generator: torch.Generator,
+) -> bool:
+    """Tell whether the second mixture has the lower loss, by more than its noise.
+
+    Parameters
+    ----------
+    target : Density
+        What is approximated.
+    objective : Objective
+        The loss.
+    pair : sequence of two Normals
+        With as many components: the start of a descent and its end.
+    n_particles : int
+        Draws in a step of the descent.
+    n_draws : int
+        Draws that this may take.
+    generator : torch.Generator
+        For the draws.
+    """
+    if not objective.needs_gradient:
+        proposals = [Proposal(q, 0.0) for q in pair]
+        transform = objective.weight_transform
+        return falls_forward(target, proposals, n_draws, generator, transform)
+    n_components, n_features = pair[0].means.shape
+    objective, n_each, seeds = repeats(
+        objective, n_particles, n_components, n_draws, generator
+    )
+
+    def loss(normals: Normals, generator: torch.Generator) -> float:
+        noise = normals.means.new_empty((n_each, n_components, n_features))
+        noise.normal_(generator=generator)
+        with torch.no_grad():
+            return float(loss_of(target, objective, normals, noise))
+
+    return falls([partial(loss, q) for q in pair], seeds)
+
+
+def repeats(
+    objective: Objective,
+    n_particles: int,
+    n_components: int,
+    n_draws: int,
+    generator: torch.Generator,
+) -> tuple[Objective, int, range]:
+    """Return how two losses are compared with some draws: several times, side by side.
+
+    Returns
+    -------
+    objective : Objective
+        One that these draws allow.
+    n_each : int
+        Draws of a component at a time.
+    seeds : range
+        Of the times.
+    """
+    most = max(1, n_draws // (2 * _REPEATS * n_components))
+    objective = replace(objective.plain, n_importance=min(objective.n_importance, most))
+    n_each = objective.whole_groups(min(n_particles // n_components, most))
+    n_times = n_draws // (2 * n_each * n_components)
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    return objective, n_each, range(seed, seed + n_times)

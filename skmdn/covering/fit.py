@@ -90,9 +90,12 @@ def cover(
         min(int(_ANNEALING_SHARE * total), total - reserve - most), start
     )
     if target.differentiable:
-        log_evidence = log_mean(annealing.pool.log_weights())
-        prior = annealing.batches[0]
-        starts = local_maxima(prior.u, prior.log_p, settings.n_starts)
+        pool = annealing.pool
+        log_evidence = log_mean(pool.log_weights())
+        # Under a prior that is much wider than the target no draw of its own is near.
+        starts = local_maxima(
+            pool.u, pool.log_p, pool.log_denominators(), settings.n_starts
+        )
         normals = hunt(target, starts, normals, log_evidence, most)
         normals = merge_cheapest(normals, settings.most_components)
     growth = Growth(target, settings, annealing.pool, generator)

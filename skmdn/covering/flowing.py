@@ -11,6 +11,7 @@ what the mixture lacks.
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from torch.distributions import Distribution, constraints
 
 from skmdn.flows import Flow
 
-from .descent import log_mixture, log_target
-from .judging import Drawn, judged
+from .descent import log_mixture, log_target, repeats
+from .judging import Drawn, falls, falls_forward, judged
 from .minimise import Record, Steps, minimise
 from .normals import Normals
 from .objectives import Objective
@@ -257,6 +258,24 @@ class FlowTraining:
 
         steps = self.steps.within(max_evals // n_particles)
         return minimise(loss, list(flow.parameters()), steps)
+
+    def improved(self, objective: Objective, pair: list[Flow], n_draws: int) -> bool:
+        """Tell whether the second flow has the lower loss, by more than its noise."""
+        if not objective.needs_gradient:
+            proposals = [_Own(Flowed(flow)) for flow in pair]
+            transform = objective.weight_transform
+            return falls_forward(
+                self.target, proposals, n_draws, self.generator, transform
+            )
+        objective, n_each, seeds = repeats(
+            objective, self.n_particles, 1, n_draws, self.generator
+        )
+
+        def loss(flow: Flow, generator: torch.Generator) -> float:
+            with torch.no_grad():
+                return float(flow_loss(self.target, objective, flow, n_each, generator))
+
+        return falls([partial(loss, flow) for flow in pair], seeds)
 
     def best(self, flows: list[Flow], n_judged: int) -> Flow:
         """Return the best one on a common sample of all and of the mixture."""

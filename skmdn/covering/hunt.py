@@ -1,4 +1,4 @@
-"""The mode hunt: climbs from the best prior draws, and what they have found."""
+"""The mode hunt: climbs from draws that stand out, and what they have found."""
 
 import math
 
@@ -21,18 +21,28 @@ _MASS = math.log(1e-3)
 _MAX_SUMMITS = 40
 
 
-def local_maxima(u: Tensor, log_p: Tensor, n_starts: int) -> Tensor:
+def local_maxima(
+    u: Tensor, log_p: Tensor, log_density: Tensor, n_starts: int
+) -> Tensor:
     """Return the best of the points that are higher than all their neighbours.
 
-    The points are draws of N(0, I). Only those are looked at whose next higher point
-    is far away for how dense the draws are there.
+    Only those are looked at whose next higher point is far away for how dense the
+    draws are there.
+
+    Parameters
+    ----------
+    u : Tensor of shape (n_points, n_features)
+        Draws.
+    log_p : Tensor of shape (n_points,)
+        How high they are.
+    log_density : Tensor of shape (n_points,)
+        That of what they are drawn from.
+    n_starts : int
+        How many are returned at most.
     """
     n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
     order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
-    gaps = (
-        _gaps_to_higher(u[order].float())
-        * (-u[order].square().sum(1) / (2 * u.shape[1])).exp()
-    )
+    gaps = _gaps_to_higher(u[order].float()) * (log_density[order] / u.shape[1]).exp()
     likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
     found = []
     for rows in likely.split(250):

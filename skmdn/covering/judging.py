@@ -1,7 +1,7 @@
 """Candidates judged on one shared sample."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -11,9 +11,11 @@ from .normals import Normals, features
 from .pool import Proposal, log_mean, normalized
 from .target import Density
 
-__all__ = ["TRUNCATION", "divergence", "judged", "reweighted"]
+__all__ = ["TRUNCATION", "divergence", "falls", "falls_forward", "judged", "reweighted"]
 
 _EM_STEPS = 10
+# A gain below this many of them may be noise.
+_STANDARD_ERRORS = 3.0
 # Draws with p < Z q exp(-10) are cut off before a reverse divergence is taken.
 TRUNCATION = 10.0
 
@@ -51,6 +53,55 @@ def divergence(log_w: Tensor, log_ratio: Tensor) -> float:
     log_evidence = float(torch.logsumexp(log_w, 0)) - math.log(len(log_w))
     seen = weights > 0
     return float(weights[seen] @ log_ratio[seen]) - log_evidence
+
+
+def falls(losses: Sequence[Callable[[torch.Generator], float]], seeds: range) -> bool:
+    """Tell whether a loss is lower than another, by more than its noise.
+
+    Parameters
+    ----------
+    losses : sequence of two callables
+        Both estimates from draws of a generator, the earlier loss first.
+    seeds : range
+        Of the generators, each of which both are given.
+    """
+    table = torch.tensor(
+        [
+            [loss(torch.Generator().manual_seed(seed)) for seed in seeds]
+            for loss in losses
+        ],
+        dtype=torch.float64,
+    )
+    gain = table[0] - table[1]
+    return bool(gain.mean() > _STANDARD_ERRORS * gain.std() / math.sqrt(len(gain)))
+
+
+def falls_forward(
+    target: Density,
+    pair: Sequence[Drawn],
+    n_draws: int,
+    generator: torch.Generator,
+    transform: Callable[[Tensor], Tensor] | None = None,
+) -> bool:
+    """Tell whether KL(p || q) of the second is lower, by more than its noise.
+
+    A loss from weighted draws of its own q cannot be compared with another: both are
+    judged on draws of both.
+    """
+    u = torch.cat([q.draw(n_draws // 2, generator) for q in pair])
+    phi = features(u)
+    log_q = torch.stack([q.log_prob(u, phi) for q in pair])
+    log_w = target.log_prob(u) - torch.logsumexp(log_q, 0)
+    if not bool(log_w.isfinite().any()):
+        return False
+    weights = normalized(log_w)
+    if transform is not None:
+        weights = transform(weights)
+        weights = weights / weights.sum()
+    seen = weights > 0
+    weights, gain = weights[seen], (log_q[1] - log_q[0])[seen]
+    mean = weights @ gain
+    return bool(mean > _STANDARD_ERRORS * (weights * (gain - mean)).norm())
 
 
 def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:

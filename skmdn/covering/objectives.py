@@ -18,7 +18,7 @@ single component is the usual case of each of them.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,6 +82,11 @@ class Objective:
     def needs_gradient(self) -> bool:
         """Whether the target's gradient is used."""
         return self.method != "fKL"
+
+    @property
+    def plain(self) -> "Objective":
+        """The same loss by an estimator whose value is the loss."""
+        return replace(self, stick_the_landing=False, dreg=False)
 
     def whole_groups(self, n_draws: int) -> int:
         """Return how many draws of a component to take, of about as many."""

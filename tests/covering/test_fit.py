@@ -7,6 +7,7 @@ import torch
 
 from skmdn.covering import Settings, cover
 from skmdn.covering.hunt import local_maxima
+from skmdn.covering.normals import log_normal
 from skmdn.covering.quality import coverage, fresh_draws
 from skmdn.covering.summits import summits
 from tests.covering.densities import box, line, normal, ring, target_of, two_modes
@@ -156,9 +157,22 @@ def test_starts_stand_out_of_their_neighbours():
     peak = int((u - tensor([1.0, 1.0])).norm(dim=1).argmin())
     log_p = -u.square().sum(1)
     log_p[peak] = 5.0
-    starts = local_maxima(u, log_p, 40)
+    starts = local_maxima(u, log_p, log_normal(u), 40)
     assert torch.equal(starts[0], u[peak])
     assert len(starts) <= 40
+
+
+def test_a_mode_that_only_tempered_draws_came_near_is_found():
+    def potential(theta):
+        parts = [
+            normal(theta, [-3.0] * 5, 1.0, 0.5),
+            normal(theta, [4.0] * 5, 0.5, 0.5),
+        ]
+        return torch.logsumexp(torch.stack(parts), 0)
+
+    covering, _ = fitted(potential, line(1e4, 5))
+    assert covering.normals.n_components == 2
+    assert covering.quality.log_evidence == pytest.approx(0.0, abs=0.01)
 
 
 def test_all_modes_are_found_to_the_last_digit():
