@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._sklearn import Interval, StrOptions, _fit_context
 from .amortized_training import AmortizedTraining
 from .base import unchanged_on_error, warn_about
+from .posterior_flows import AMORTIZED_FLOWS
 from .predictive import row_chunks
 from .simulated import Source, online_parts
 from .variational import VariationalPosterior
@@ -43,10 +44,11 @@ class AmortizedPosterior(AmortizedTraining):
         quantiles are used, never its density: that is in the simulations. None, for all
         parameters or as an entry, stands for a parameter without bounds that is
         measured by the simulations' mean and standard deviation.
-    density : {"mixture"}, default="mixture"
-        The family of posteriors in the coordinates: mixtures of correlated normals.
+    density : {"mixture", "nsf", "maf", "nice"}, default="mixture"
+        The family of posteriors in the coordinates: mixtures of correlated normals, or
+        flows of zuko (extra ``flows``), which learn from simulated pairs only.
     n_components : int, default=10
-        Components of each network.
+        Components of each network; of mixtures only.
     summary : str, Summary, callable or None, default=None
         What summarises data that are sets or series of items: "deep_set",
         "set_transformer", "recurrent" or "mlp", an object of :mod:`skmdn.summaries`, or
@@ -122,8 +124,8 @@ class AmortizedPosterior(AmortizedTraining):
         Held-out negative log density of each pass; None without early stopping.
     best_validation_loss_ : float or None
         Best held-out negative log density, averaged over the networks.
-    module_ : MixtureEnsemble
-        The networks: from standardised data to mixtures in the coordinates.
+    module_ : MixtureEnsemble or FlowEnsemble
+        The networks: from standardised data to densities of the coordinates.
 
     See Also
     --------
@@ -159,7 +161,7 @@ class AmortizedPosterior(AmortizedTraining):
 
     _parameter_constraints: dict = {
         "prior": "no_validation",
-        "density": [StrOptions({"mixture"})],
+        "density": [StrOptions({"mixture", *AMORTIZED_FLOWS})],
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
         "summary": "no_validation",
         "objective": [StrOptions({"log_score", "elbo", "mixed"})],
@@ -380,7 +382,17 @@ class AmortizedPosterior(AmortizedTraining):
         -------
         dist : PredictiveDistribution
             Mixtures of normals behind the prior's links.
+
+        Raises
+        ------
+        AttributeError
+            If the posteriors are flows, which have no components.
         """
+        if self.density != "mixture":
+            raise AttributeError(
+                f"density={self.density!r} has no predictive distribution in closed "
+                "form; use sample, log_prob, predict, predict_quantiles or map."
+            )
         return self._distribution(self._checked_X(X))
 
     def log_prob(self, X, y):
