@@ -111,7 +111,8 @@ class AmortizedTraining(AmortizedFit):
             # Nothing is left out where nothing tells when the networks memorise.
             network.leave_out(self._dropout(network.activation) if hold_out else 0.0)
         single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
-        training = self._kind_of_training()(
+        kind = EnsembleTraining if self.density == "mixture" else FlowTraining
+        training = kind(
             self.module_,
             self._objective(
                 rows, torch.float32 if single else torch.float64, generator
@@ -130,9 +131,6 @@ class AmortizedTraining(AmortizedFit):
         histories = training.run(states)
         reporter.finish()
         return History.joined(histories), [h.optimizer_state for h in histories]
-
-    def _kind_of_training(self):
-        return EnsembleTraining if self.density == "mixture" else FlowTraining
 
     def _by_hand(self):
         """Tell whether there are gradients in closed form."""
@@ -201,7 +199,7 @@ class AmortizedTraining(AmortizedFit):
     def _weigh(self, rows):
         """Weigh the networks by simulations that none of them has seen."""
         n_rows = torch.arange(len(rows)).expand(self.n_estimators, -1)
-        training = self._kind_of_training()(
+        training = EnsembleTraining(
             self.module_,
             self._objective(rows, torch.float64, generator_from(0)),
             (n_rows[:, :0], n_rows),

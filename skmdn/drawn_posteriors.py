@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .bridge import generator_from, to_numpy, to_tensor
 from .coordinates import Coordinates
+from .predictive import row_chunks
+from .rowwise import checked_coverage, checked_levels, checked_points
 
 __all__ = ["DrawnPosteriors", "OneDrawnPosterior"]
 
@@ -55,7 +57,7 @@ class DrawnPosteriors:
 
     def log_prob(self, theta: np.ndarray) -> np.ndarray:
         """Return the log density of a point for each row; -inf outside the support."""
-        points = to_tensor(np.reshape(theta, (len(self.x), -1)))
+        points = checked_points(np.reshape(theta, (len(self.x), -1)))
         with torch.no_grad():
             parts = [
                 self._log_prob(self.x[rows], points[rows])
@@ -85,16 +87,12 @@ class DrawnPosteriors:
 
     def ppf(self, levels: np.ndarray) -> np.ndarray:
         """Return quantiles ``(n_rows, n_levels[, n_outputs])``."""
-        wanted = to_tensor(np.asarray(levels, dtype=np.float64))
-        if not bool(((wanted > 0.0) & (wanted < 1.0)).all()):
-            raise ValueError(f"Levels have to be between 0 and 1, got {levels!r}.")
+        wanted = to_tensor(checked_levels(levels))
         return self._of_draws(lambda theta: torch.quantile(theta, wanted, dim=0))
 
     def interval(self, coverage: float) -> np.ndarray:
         """Return lower and upper ends ``(n_rows, 2[, n_outputs])``."""
-        if not 0.0 < coverage < 1.0:
-            raise ValueError(f"coverage={coverage!r} has to be between 0 and 1.")
-        tail = 0.5 * (1.0 - coverage)
+        tail = 0.5 * (1.0 - checked_coverage(coverage))
         return self.ppf(np.array([tail, 1.0 - tail]))
 
     def mode(self) -> np.ndarray:
@@ -110,8 +108,7 @@ class DrawnPosteriors:
         inside = self.coordinates.contains(theta)
         u = self.coordinates.inverse(theta)
         u = torch.where(inside.unsqueeze(1), u, 0.0)
-        value = torch.where(inside, self._height(x, u), -math.inf)
-        return torch.where(theta.isnan().any(1), math.nan, value)
+        return torch.where(inside, self._height(x, u), -math.inf)
 
     def _height(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the log density of the parameters at coordinates."""
@@ -186,6 +183,4 @@ class OneDrawnPosterior:
 
 
 def _parts(n_rows: int, n_each: int) -> list[slice]:
-    """Return slices of rows so that not too many points are computed together."""
-    n_together = max(1, _N_TOGETHER // n_each)
-    return [slice(a, a + n_together) for a in range(0, n_rows, n_together)]
+    return row_chunks(n_rows, max(1, _N_TOGETHER // n_each))

@@ -72,7 +72,8 @@ class AmortizedPosterior(AmortizedTraining):
         Networks of each kind whose posteriors are averaged.
     dropout : float or "auto", default="auto"
         Share of the hidden units that a training step leaves out; "auto" takes 0.05
-        with "relu" and none with "silu". Without held-out rows none is left out.
+        with "relu" and none with "silu". Without held-out rows none is left out, and
+        none of a flow.
     learning_rate_init : float, default=0.003
         Largest step of AdamW, reached after 120 steps. What counts is a running average
         of the parameters.
@@ -140,6 +141,9 @@ class AmortizedPosterior(AmortizedTraining):
     parameter for each component that does not depend on the data. Means are around a
     line in the data that starts at a ridge regression. Small initial weights matter:
     with large ones networks memorise simulations before they find what matters.
+
+    Flows are zuko's, around the same line. Their means, quantiles and intervals are
+    those of 4000 draws, always the same, and modes the best of climbs from these.
 
     Simulations with NaN or infinity are counted and left out with a warning, which
     makes the posterior one given success; where fewer than 20 would be left they are
@@ -343,7 +347,8 @@ class AmortizedPosterior(AmortizedTraining):
             Their names in the dict. If there is a mask, ``data + "_mask"``, it is
             applied.
         weigh : int, default=1000
-            Further simulations on which networks are weighed in the end.
+            Further simulations on which networks are weighed in the end; flows all
+            count alike.
 
         Returns
         -------
@@ -361,7 +366,7 @@ class AmortizedPosterior(AmortizedTraining):
                 X, y = source.draw(n_steps * size, rng)
                 rate = self.learning_rate_init * share
                 histories.append(self._pass(X, y, None, rate))
-            if weigh:
+            if weigh and self.density == "mixture":
                 X, y = source.draw(weigh, rng)
                 self._weigh(self._checked_rows(X, y, None, reset=False))
         for history in histories:

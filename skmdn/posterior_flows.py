@@ -110,7 +110,7 @@ class FlowNetwork(nn.Module):
             result: Tensor = torch.func.functional_call(self.flow, values, (t, context))
             return result
 
-        values = dict(self.flow.named_parameters())
+        values: dict[str, Tensor] = dict(self.flow.named_parameters())
         result: Tensor = torch.vmap(of_member)(values, u - base, summaries)
         return result
 
