@@ -302,13 +302,17 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _distribution(self, X):
         """Return the posterior of every row."""
-        if self.density != "mixture":
+        if self._has_flows():
             return self._drawn(X)
         mixture = behind_links(self._mixture(X), self._coordinates)
         layout = Composition(
             (mixture.blocks[0].family,), (tuple(range(self.n_components)),)
         )
         return PredictiveDistribution(mixture, self._univariate, layout=layout)
+
+    def _has_flows(self):
+        """Tell whether what was fitted are flows."""
+        return isinstance(self.module_, FlowEnsemble)
 
     def _drawn(self, X):
         """Return the posterior of every row under flows."""
@@ -331,7 +335,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _density(self, X):
         """Return the posterior of a single observation to start from."""
-        if self.density != "mixture":
+        if self._has_flows():
             return OneDrawnPosterior(self._drawn(X))
         mixture = self._mixture(X)[0]
         (block,) = mixture.blocks

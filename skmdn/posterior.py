@@ -143,7 +143,8 @@ class AmortizedPosterior(AmortizedTraining):
     with large ones networks memorise simulations before they find what matters.
 
     Flows are zuko's, around the same line. Their means, quantiles and intervals are
-    those of 4000 draws, always the same, and modes the best of climbs from these.
+    those of 4000 draws, always the same, and modes the best of climbs from these: a row
+    takes some 0.1 s, its mode 0.5 s.
 
     Simulations with NaN or infinity are counted and left out with a warning, which
     makes the posterior one given success; where fewer than 20 would be left they are
@@ -393,12 +394,13 @@ class AmortizedPosterior(AmortizedTraining):
         AttributeError
             If the posteriors are flows, which have no components.
         """
-        if self.density != "mixture":
+        X = self._checked_X(X)
+        if self._has_flows():
             raise AttributeError(
-                f"density={self.density!r} has no predictive distribution in closed "
-                "form; use sample, log_prob, predict, predict_quantiles or map."
+                "Flows have no predictive distribution in closed form; use sample, "
+                "log_prob, predict, predict_quantiles or map, or density='mixture'."
             )
-        return self._distribution(self._checked_X(X))
+        return self._distribution(X)
 
     def log_prob(self, X, y):
         """Return the log density of parameters given data, in nats.

@@ -12,8 +12,13 @@ from sklearn.base import clone
 
 from skmdn import AmortizedPosterior
 from skmdn.bridge import generator_from
-from skmdn.flows import Flow, make_flow
-from skmdn.posterior_flows import FlowEnsemble, FlowNetwork, FlowObjective
+from skmdn.flows import REACH, Flow, make_flow
+from skmdn.posterior_flows import (
+    FlowEnsemble,
+    FlowNetwork,
+    FlowObjective,
+    flow_units,
+)
 
 pytest.importorskip("zuko", reason="flows are an extra")
 
@@ -143,6 +148,14 @@ def test_losses_are_weighted_means_of_each_member():
     torch.testing.assert_close(objective.held_out_loss(rows, counts), expected)
 
 
+def test_units_put_residuals_within_reach():
+    scale = torch.tensor([1.0, 2.0])
+    near = torch.tensor([[1.0, -6.0]])
+    torch.testing.assert_close(flow_units(near, scale), scale)
+    far = torch.tensor([[1.0, -16.0]])
+    torch.testing.assert_close(flow_units(far, scale), scale * 8.0 / REACH)
+
+
 # The answers.
 
 
@@ -245,6 +258,9 @@ def test_seeds_members_and_pickles(fitted):
             other.log_prob(X, theta), fitted.log_prob(X, theta)
         )
         np.testing.assert_array_equal(other.sample(X, 3), fitted.sample(X, 3))
+    # What was fitted counts, not what the next fit is to be.
+    loaded.set_params(density="mixture")
+    np.testing.assert_array_equal(loaded.map(X), fitted.map(X))
     (network,) = fitted.module_.networks
     own = [p for p in network.flow.parameters() if p[0].numel()]
     assert all(len(p) == 2 for p in own)
@@ -252,7 +268,7 @@ def test_seeds_members_and_pickles(fitted):
 
 
 def test_what_needs_a_mixture_is_refused(fitted):
-    with pytest.raises(AttributeError, match="density='nsf' has no predictive"):
+    with pytest.raises(AttributeError, match="no predictive distribution"):
         fitted.predict_distribution([[0.0, 0.0]])
     bound = AmortizedPosterior(
         BOX, **SMALL, objective="elbo", potential=lambda t, x: t.sum(-1)
