@@ -6,7 +6,8 @@
 ``NAME.npz`` with ``x_i`` and ``reference_i``; from the published repository
 sbi-benchmark/sbibm). ``ENVIRONMENTS`` has a virtual environment for every peer, ``sbi``
 and ``bayesflow``, made from the list of the same name in ``requirements``; without it
-only skmdn runs. Every fit is a process of its own with one thread.
+only skmdn runs. Every fit is a process of its own with one thread. ``--models`` can
+also name skmdn with flows, ``skmdn-nsf`` and ``skmdn-maf``.
 
 ``results/amortized.csv`` has a line for each task, number of simulations and model:
 
@@ -42,6 +43,7 @@ BOXES = {"two_moons": 1.0, "gaussian_mixture": 10.0, "slcp": 3.0}
 BOXES["gaussian_linear_uniform"] = 1.0
 TASKS = ("two_moons", "gaussian_mixture", "gaussian_linear", "slcp")
 TASKS = (*TASKS, "gaussian_linear_uniform")
+FLOWS = ("skmdn-nsf", "skmdn-maf")
 PEERS = ("sbi-mdn", "sbi-maf", "sbi-nsf", "bayesflow-mixture", "bayesflow-default")
 HEADER = ("task", "n_simulations", "seed", "model", "c2st", "c2st_each", "n_draws")
 HEADER = (*HEADER, "score", "fit_seconds", "sample_seconds", "versions")
@@ -95,14 +97,15 @@ def c2st(draws, reference):
 def ask(model, made, environments, folder, sampling):
     """Run a worker and return its answer and its draws."""
     python = sys.executable
-    if model != "skmdn":
+    own = model.startswith("skmdn")
+    if not own:
         python = environments / model.split("-")[0] / "bin" / "python"
     file, result = folder / "data.npz", folder / "result.npz"
     np.savez(file, **made)
     command = [str(python), str(WORKER), model, str(file), str(result)]
     single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     root = str(WORKER.parent.parent)
-    path = {"PYTHONPATH": root} if model == "skmdn" else {}
+    path = {"PYTHONPATH": root} if own else {}
     done = subprocess.run(
         command + ["--sampling"] * sampling,
         env={**os.environ, **single, **path},
@@ -122,7 +125,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--environments", type=Path)
-    parser.add_argument("--models", nargs="+", choices=("skmdn", *PEERS))
+    parser.add_argument("--models", nargs="+", choices=("skmdn", *FLOWS, *PEERS))
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--simulations", nargs="+", type=int, default=(1000, 10_000))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))

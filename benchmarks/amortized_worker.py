@@ -16,12 +16,13 @@ import math
 import os
 import platform
 import time
+from functools import partial
 from importlib import metadata
 
 import numpy as np
 
 
-def skmdn(data):
+def skmdn(data, density="mixture"):
     """Fit this project's estimator with its defaults."""
     from scipy import stats
 
@@ -31,7 +32,7 @@ def skmdn(data):
         prior = list(zip(data["low"].tolist(), data["high"].tolist(), strict=True))
     else:
         prior = [stats.norm(0.0, s) for s in data["std"].tolist()]
-    model = AmortizedPosterior(prior, random_state=int(data["seed"]))
+    model = AmortizedPosterior(prior, density=density, random_state=int(data["seed"]))
 
     def fit():
         model.fit(data["x"], data["theta"])
@@ -132,6 +133,8 @@ def bayesflow(mixture):
 
 MODELS = {
     "skmdn": skmdn,
+    "skmdn-nsf": partial(skmdn, density="nsf"),
+    "skmdn-maf": partial(skmdn, density="maf"),
     "sbi-mdn": sbi("mdn"),
     "sbi-maf": sbi("maf"),
     "sbi-nsf": sbi("nsf"),
@@ -169,7 +172,7 @@ def main():
     data = dict(np.load(arguments.file))
     warm = {name: data[name][:200] for name in ("theta", "x")}
     warm_fit, *_ = MODELS[arguments.model]({**data, **warm})
-    if arguments.model == "skmdn":
+    if arguments.model.startswith("skmdn"):
         # Imports are not timed; the peers import when they are made.
         warm_fit()
     fit, sample, log_prob = MODELS[arguments.model](data)

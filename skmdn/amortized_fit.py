@@ -15,16 +15,18 @@ from .base import (
     resolve_device,
 )
 from .blocks import Block
-from .bridge import generator_from, to_numpy, to_tensor
+from .bridge import cpu_copy, generator_from, to_numpy, to_tensor
 from .composition import Composition
 from .coordinates import Coordinates
 from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
+from .drawn_posteriors import DrawnPosteriors, OneDrawnPosterior
 from .families import MultivariateNormal, Transformed
 from .items import padded_items
 from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .posterior_density import PosteriorDensity
+from .posterior_flows import FlowEnsemble, FlowNetwork, flow_units
 from .posterior_networks import (
     CorrelatedHead,
     DropoutMLP,
@@ -37,6 +39,7 @@ from .simulated import (
     Simulated,
     coordinates_of,
     filled_prior,
+    spaced_rows,
     to_coordinates,
     usable_rows,
 )
@@ -209,6 +212,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 f"{self.hidden_layer_sizes!r}."
             )
         views = _VIEWS if self.activation == "auto" else (self.activation,)
+        if self.density != "mixture":
+            flows = [self._flow(rows, sizes, kind, generator) for kind in views]
+            return FlowEnsemble(flows)
         networks = []
         for activation in views:
             block, n_summaries = self._block(rows, generator)
@@ -232,6 +238,25 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             head.start(*self._line(rows, n_summaries), generator=generator)
             networks.append(PosteriorNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
+
+    def _flow(self, rows, sizes, activation, generator):
+        """Build a flow at the linear regression."""
+        block, n_summaries = self._block(rows, generator)
+        intercept, slopes, residual = self._line(rows, n_summaries)
+        chosen = spaced_rows(len(rows))
+        rest = to_tensor(rows.u[chosen]) - intercept
+        if self.summary is None:
+            rest -= to_tensor(self._x_scaler.transform(rows.X[chosen])) @ slopes.mT
+        return FlowNetwork(
+            self.density,
+            block,
+            slopes.repeat(self.n_estimators, 1, 1),
+            shift=intercept,
+            scale=flow_units(rest, residual),
+            hidden_layer_sizes=sizes,
+            activation=activation,
+            generator=generator,
+        )
 
     def _block(self, rows, generator):
         """Return what comes before the trunk, and the number of its outputs."""
@@ -277,11 +302,24 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _distribution(self, X):
         """Return the posterior of every row."""
+        if self._has_flows():
+            return self._drawn(X)
         mixture = behind_links(self._mixture(X), self._coordinates)
         layout = Composition(
             (mixture.blocks[0].family,), (tuple(range(self.n_components)),)
         )
         return PredictiveDistribution(mixture, self._univariate, layout=layout)
+
+    def _has_flows(self):
+        """Tell whether what was fitted are flows."""
+        return isinstance(self.module_, FlowEnsemble)
+
+    def _drawn(self, X):
+        """Return the posterior of every row under flows."""
+        x = self._x_scaler.transform(X)
+        x = to_tensor(x.reshape(len(x), -1))
+        module = cpu_copy(self.module_)
+        return DrawnPosteriors(module, x, self._coordinates, self._univariate)
 
     def _mixture(self, X):
         """Return the ensemble's mixture in the coordinates, one per row."""
@@ -296,7 +334,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         return parts[0] if len(parts) == 1 else Mixture.concatenate(parts)
 
     def _density(self, X):
-        """Return the posterior of a single observation in the prior's coordinates."""
+        """Return the posterior of a single observation to start from."""
+        if self._has_flows():
+            return OneDrawnPosterior(self._drawn(X))
         mixture = self._mixture(X)[0]
         (block,) = mixture.blocks
         roots = torch.linalg.inv(block.params["precision_factor"])

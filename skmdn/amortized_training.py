@@ -14,6 +14,7 @@ from .bridge import StreamedRows, generator_from, mapped_tensor, to_numpy, to_te
 from .ensemble import EnsembleTraining, Race, split_for
 from .penalty import MixturePrior
 from .posterior_bound import BoundObjective
+from .posterior_flows import FlowObjective, FlowTraining
 from .posterior_gradient import PosteriorGradient
 from .posterior_networks import PosteriorObjective
 from .simulated import Outlyingness, spaced_rows
@@ -83,7 +84,7 @@ class AmortizedTraining(AmortizedFit):
 
     def _passes(self):
         """Return which share of the passes the network of each kind makes."""
-        kinds = [network.trunk.activation for network in self.module_.networks]
+        kinds = [network.activation for network in self.module_.networks]
         auto = self.max_iter == "auto"
         return [_PASSES[kind] if auto else 1.0 for kind in kinds]
 
@@ -108,11 +109,10 @@ class AmortizedTraining(AmortizedFit):
         )
         for network in self.module_.networks:
             # Nothing is left out where nothing tells when the networks memorise.
-            trunk = network.trunk
-            trunk.dropout = self._dropout(trunk.activation) if hold_out else 0.0
-        device = next(self.module_.parameters()).device.type
+            network.leave_out(self._dropout(network.activation) if hold_out else 0.0)
         single = len(rows) >= _MIN_ROWS_EARLY_STOPPING
-        training = EnsembleTraining(
+        kind = EnsembleTraining if self.density == "mixture" else FlowTraining
+        training = kind(
             self.module_,
             self._objective(
                 rows, torch.float32 if single else torch.float64, generator
@@ -120,7 +120,7 @@ class AmortizedTraining(AmortizedFit):
             split_for(self.n_estimators, len(rows), hold_out, generator),
             settings,
             generator,
-            by_hand=device == "cpu" and self.objective == "log_score",
+            by_hand=self._by_hand(),
             resolution=None,
             repeats=False,
             on_epoch=reporter,
@@ -132,13 +132,23 @@ class AmortizedTraining(AmortizedFit):
         reporter.finish()
         return History.joined(histories), [h.optimizer_state for h in histories]
 
+    def _by_hand(self):
+        """Tell whether there are gradients in closed form."""
+        device = next(self.module_.parameters()).device.type
+        plain = self.density == "mixture" and self.objective == "log_score"
+        return plain and device == "cpu"
+
     def _objective(self, rows, dtype, generator):
         """Return what makes the objective of a network."""
         settings = {
             **self._tensors(rows, dtype),
+            "log_scale": self._log_volume(rows),
+        }
+        if self.density != "mixture":
+            return partial(FlowObjective, **settings)
+        settings |= {
             "prior": MixturePrior(),
             "n_rows": len(rows),
-            "log_scale": self._log_volume(rows),
             "x_noise": 0.0,
             "y_noise": 0.0,
             "generator": generator,
@@ -236,6 +246,11 @@ class AmortizedTraining(AmortizedFit):
 
     def _check_objective(self):
         """Refuse an objective that lacks its potential."""
+        if self.objective != "log_score" and self.density != "mixture":
+            raise ValueError(
+                f"objective={self.objective!r} needs density='mixture', got "
+                f"{self.density!r}: flows learn from simulated pairs only."
+            )
         if self.objective != "log_score" and self.potential is None:
             raise ValueError(
                 f"objective={self.objective!r} needs potential, a function of "

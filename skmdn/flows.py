@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from ._extras import import_extra
 
-__all__ = ["FLOWS", "Flow", "lent", "make_flow"]
+__all__ = ["FLOWS", "REACH", "Flow", "lent", "make_flow"]
 
 FLOWS = ("maf", "nsf", "naf", "unaf", "nice", "sospf", "gf")
 # What the random numbers of a gaussianisation are multiplied by: its components and
@@ -29,7 +29,7 @@ _MONOTONIC = {"signal": 8, "network": {"hidden_features": [24, 24]}}
 _FARTHEST = 100.0
 # Draws lie within as many units of t: most flows are flexible up to 5 only, and some
 # can be inverted up to 10 only.
-_REACH = 4.0
+REACH = 4.0
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class Flow(nn.Module):
         shift = draws.mean(0)
         root = torch.linalg.cholesky(torch.cov(draws.mT).reshape(2 * shift.shape))
         t = torch.linalg.solve_triangular(root, (draws - shift).mT, upper=False)
-        return shift, root * max(1.0, float(t.abs().max()) / _REACH)
+        return shift, root * max(1.0, float(t.abs().max()) / REACH)
 
     @property
     def n_features(self) -> int:
@@ -159,6 +159,7 @@ def make_flow(
     *,
     n_transforms: int,
     hidden_layer_sizes: Sequence[int],
+    activation: type[nn.Module] = nn.ReLU,
     generator: torch.Generator,
 ) -> Any:
     """Make a flow of zuko whose transforms are about the identity.
@@ -175,6 +176,8 @@ def make_flow(
         How many transforms follow each other.
     hidden_layer_sizes : sequence of int
         Widths of the layers of each transform's network.
+    activation : type, default=ReLU
+        The module between these layers.
     generator : torch.Generator
         For the weights.
 
@@ -193,6 +196,7 @@ def make_flow(
     # Without a context and without other features there is nothing for a network.
     if n_context or (name != "gf" and n_features > 1):
         options["hidden_features"] = list(hidden_layer_sizes)
+        options["activation"] = activation
     if name in ("naf", "unaf"):
         options.update(_MONOTONIC)
     with lent(generator):

@@ -258,6 +258,15 @@ class PosteriorNetwork(MixtureNetwork):
         To the mixture.
     """
 
+    @property
+    def activation(self) -> str:
+        """The name of the trunk's activation."""
+        return str(self.trunk.activation)
+
+    def leave_out(self, share: float) -> None:
+        """Say which share of the units training steps leave out."""
+        self.trunk.dropout = share  # type: ignore[assignment]
+
     def forward(self, x: Tensor) -> Mixture:
         """Return mixtures with batch axes (members, rows).
 
