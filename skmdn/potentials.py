@@ -290,6 +290,7 @@ def takes_many_observations(
             x = np.repeat(rows, len(probe), axis=0)
             together = potentials[0].of_rows(points, x)
         except Exception:
+            # Whatever it is: one observation at a time has just worked.
             return False, n_evals
     first, second = alone.chunk(2)
     known = bool(first.isfinite().any() & second.isfinite().any())
