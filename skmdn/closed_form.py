@@ -165,7 +165,6 @@ class _Workspace:
             self.wave_by_feature = self.wave.view(shape)
         self.before = [new(n_batch, width) for width in widths]
         self.after = [new(n_batch, width) for width in widths]
-        self.back = [new(n_batch, width) for width in widths]
         self.raw = new(3 * n_components, n_batch)
         self.logit, self.mean, self.raw_scale = self.raw.unflatten(
             1, (3, n_components)
@@ -219,8 +218,8 @@ class _Group:
         self.layers = []
         below = space.x
         n_constant = space.x.shape[2]
-        for i, (before, after, back) in enumerate(
-            zip(space.before, space.after, space.back, strict=True)
+        for i, (before, after) in enumerate(
+            zip(space.before, space.after, strict=True)
         ):
             weight, d_weight = pair(f"trunk.layers.{i}.weight")
             bias, d_bias = pair(f"trunk.layers.{i}.bias")
@@ -230,7 +229,7 @@ class _Group:
                 self.d_wave_weight = d_weight[:, n_constant:]
                 weight, d_weight = weight[:, :n_constant], d_weight[:, :n_constant]
             self.layers.append(
-                _Layer(weight, bias, d_weight, d_bias, below, before, after, back)
+                _Layer(weight, bias, d_weight, d_bias, below, before, after)
             )
             below = after
         self.head_weight, self.d_head_weight = pair("head.linear.weight")
@@ -388,12 +387,13 @@ class _Layer:
         below: Tensor,
         before: Tensor,
         after: Tensor,
-        back: Tensor,
     ) -> None:
         self.weight, self.weight_t, self.bias = weight, weight.mT, bias
         self.d_weight, self.d_bias = d_weight, d_bias
         self.below, self.below_t = below, below.mT
-        self.before, self.after, self.back = before, after, back
+        # What comes back takes the place of what went up: it is no longer needed
+        # then, and less memory stays in the cache.
+        self.before, self.after, self.back = before, after, after
 
     def differentiate(self) -> None:
         """Take ``back`` through the activation and write the layer's gradient."""
