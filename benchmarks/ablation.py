@@ -77,6 +77,9 @@ VARIANTS = {
     "n_estimators=3, hidden=(48, 48)": Variant(
         {"n_estimators": 3, "hidden_layer_sizes": (48, 48)}
     ),
+    "n_estimators=3, hidden=(64,)": Variant(
+        {"n_estimators": 3, "hidden_layer_sizes": (64,)}
+    ),
     "hidden=(96, 96)": Variant({"hidden_layer_sizes": (96, 96)}),
     "hidden=(128,)": Variant({"hidden_layer_sizes": (128,)}),
     "hidden=(64, 64)": Variant({"hidden_layer_sizes": (64, 64)}),
