@@ -20,6 +20,8 @@ also name skmdn with flows, ``skmdn-nsf`` and ``skmdn-maf``.
   observations.
 
 slcp and gaussian_linear_uniform, which have no published file there, get no C2ST.
+
+Results are added to ``--out`` line by line; what it already holds is not run again.
 """
 
 import argparse
@@ -120,8 +122,16 @@ def ask(model, made, environments, folder, sampling):
     return json.loads(done.stdout.splitlines()[-1]), np.load(result)["draws"]
 
 
+def known(out):
+    """Return which fits a file holds."""
+    if not out.exists():
+        return set()
+    with open(out, newline="") as file:
+        return {tuple(row[key] for key in HEADER[:4]) for row in csv.DictReader(file)}
+
+
 def main():
-    """Run all of it."""
+    """Run what is not known yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--environments", type=Path)
@@ -135,12 +145,14 @@ def main():
     parser.add_argument("--out", type=Path, default=results)
     given = parser.parse_args()
     models = given.models or ("skmdn", *(PEERS if given.environments else ()))
+    done = known(given.out)
     with (
-        open(given.out, "w", newline="") as file,
+        open(given.out, "a", newline="") as file,
         tempfile.TemporaryDirectory() as folder,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        if not done:
+            writer.writerow(HEADER)
         for n in given.simulations:
             for seed in given.seeds:
                 for name in given.tasks:
@@ -148,6 +160,8 @@ def main():
                         name, n, seed, given.folder, given.draws
                     )
                     for model in models:
+                        if (name, str(n), str(seed), model) in done:
+                            continue
                         answer, draws = ask(
                             model,
                             made,
