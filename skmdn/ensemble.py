@@ -54,6 +54,9 @@ _KEPT = 0.25
 _FEWEST_KEPT = 20
 _N_GROUPS = 2
 
+# Rows that speak for the width before the finish, which more rows have set.
+_PSEUDO_BEFORE = 10.0
+
 # Where rows repeat: the fewest of a kind, new or seen before, that can judge.
 _FEWEST_OF_A_KIND = 10
 
@@ -270,7 +273,7 @@ class EnsembleTraining:
             level, log_factor = found.level_and_spread(shares)
             self.module.level(level)
         else:
-            log_factor = found.safe_spread(shares)
+            log_factor = found.best_spread(shares)
         self.module.weigh(shares, log_factor)
 
     def _finish(self, histories: list[History]) -> None:
@@ -320,7 +323,7 @@ class EnsembleTraining:
         """Set the width anew on rows that groups of members have kept held out."""
         shares = self.module.shares()
         found = self._predictions(self.module, kept)
-        self.module.weigh(shares, found.spread_of_all(shares))
+        self.module.weigh(shares, found.best_spread(shares, _PSEUDO_BEFORE))
 
     def _remember(
         self,
@@ -339,7 +342,7 @@ class EnsembleTraining:
         memory = MixtureEnsemble([network])
         memory.level(0.0)
         found = self._predictions(memory, kept, ~new)
-        memory.weigh(memory.shares(), found.safe_spread(memory.shares()))
+        memory.weigh(memory.shares(), found.best_spread(memory.shares()))
         log_prob = torch.stack(
             [
                 self._predictions(module, kept).pool(module.shares())

@@ -16,11 +16,6 @@ A network that is sure of its component leaves nothing to the others, and a row 
 is wrong about costs tens of nats. So a share of each network's weight, which the same
 rows say, is divided equally among its components: they are tails at hand.
 
-A pool of m members has 1/m of their variance in its mean and 1 - 1/m of it between
-them, so that the factor falls with m about as :math:`\log t(m) = a + b / m`. Where
-groups of members judge, and each of their members alone, both say how wide all members
-together should be.
-
 References
 ----------
 .. [1] R. Ranjan and T. Gneiting, "Combining probability forecasts", Journal of the
@@ -29,7 +24,6 @@ References
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -38,8 +32,6 @@ from .likelihood import log_likelihood
 from .mixture import Mixture
 
 __all__ = ["HeldOutPredictions", "stacking_weights"]
-
-_Value = TypeVar("_Value")
 
 # Logarithms of the common factor.
 _SPREADS = (-1.0, 0.6, 33)
@@ -50,10 +42,7 @@ _COARSE = 4
 _PSEUDO_SPREAD = 0.05
 
 # Too narrow costs more than too wide: over the rows' number, added to the logarithm.
-_MARGIN = 2.0
-
-# Rows that speak for a factor that many rows have set before, where a few set it anew.
-_PSEUDO_BEFORE = 30.0
+_MARGIN = 1.0
 
 # Rows granted to the weights as they are and to equal ones.
 _PSEUDO_LEVEL = (20.0, 1.0)
@@ -135,24 +124,6 @@ class HeldOutPredictions:
         """Return the log-likelihood of the views' pool."""
         return self.pool(shares, log_factor) @ self.weights
 
-    def apart(self) -> "HeldOutPredictions":
-        """Return the same with every member a group of its own."""
-        counts = [mixture.batch_shape[0] for mixture in self.members[0]]
-        parts = self.weights.split([len(low) for low, _ in self.targets])
-        return HeldOutPredictions(
-            [
-                [
-                    mixture[i : i + 1]
-                    for mixture in view
-                    for i in range(mixture.batch_shape[0])
-                ]
-                for view in self.members
-            ],
-            _repeated(self.targets, counts),
-            torch.cat(_repeated(parts, counts)),
-            min_scale=self.min_scale,
-        )
-
     def level(self, share: float | Tensor) -> "HeldOutPredictions":
         """Return the same with a share of the weights divided equally."""
         return HeldOutPredictions(
@@ -168,25 +139,25 @@ class HeldOutPredictions:
         The pool's density is linear in it, so that it is the weight of a second view.
         """
         log_prob = [self.level(end).pool(shares, log_factor) for end in (0.0, 1.0)]
-        n_pseudo = self.weights.new_tensor(_PSEUDO_LEVEL)
-        return stacking_weights(torch.stack(log_prob), self.weights, n_pseudo=n_pseudo)[
-            1
-        ]
+        granted = self.weights.new_tensor(_PSEUDO_LEVEL)
+        shares = stacking_weights(torch.stack(log_prob), self.weights, n_pseudo=granted)
+        return shares[1]
 
     def best_spread(self, shares: Tensor, n_pseudo: float = 0.0) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool.
 
-        A coarse search, then a fine one around the best, then a parabola.
+        A coarse search, then a fine one around the best.
 
         Parameters
         ----------
         shares : Tensor of shape (n_views,)
             The weights of the views.
         n_pseudo : float, default=0.0
-            Rows that speak for the factor 1, beside those that the judges cost.
+            Rows that speak for the factor 1, beside one for twenty that judge.
         """
         weights = self.weights
-        n_pseudo += _PSEUDO_SPREAD * self.n_rows()
+        n_rows = max(1, int(weights.count_nonzero()))
+        n_pseudo += _PSEUDO_SPREAD * n_rows
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
@@ -200,55 +171,15 @@ class HeldOutPredictions:
 
         near = look(range(0, len(log_factors), _COARSE))
         first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
-        best = look(range(first, last))
-        if not 0 < best < len(log_factors) - 1:
-            return log_factors[best]
-        step = log_factors[best] - log_factors[best - 1]
-        return log_factors[best] + step * _vertex(
-            *(found[best + i] for i in (-1, 0, 1))
-        )
-
-    def safe_spread(self, shares: Tensor) -> Tensor:
-        """Return the same, and more the fewer rows judge."""
-        return self.best_spread(shares) + _MARGIN / self.n_rows()
+        return log_factors[look(range(first, last))] + _MARGIN / n_rows
 
     def level_and_spread(self, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Return the share to be divided equally and the factor that goes with it."""
         log_factor = torch.zeros_like(shares[0])
         for _ in range(_N_ROUNDS):
             share = self.best_level(shares, log_factor)
-            log_factor = self.level(share).safe_spread(shares)
+            log_factor = self.level(share).best_spread(shares)
         return share, log_factor
-
-    def spread_of_all(self, shares: Tensor) -> Tensor:
-        """Return the logarithm of a factor for all groups' members together.
-
-        It moves as far from 1 as rows outvote the many that have set the scales.
-        """
-        log_factor = self.best_spread(shares, _PSEUDO_BEFORE)
-        counts = [mixture.batch_shape[0] for mixture in self.members[0]]
-        inverse = sum(1.0 / count for count in counts) / len(counts)
-        if inverse == 1.0:
-            return log_factor
-        gained = self.best_spread(shares) - self.apart().best_spread(shares)
-        return log_factor + gained * (inverse - 1.0 / sum(counts)) / (1.0 - inverse)
-
-    def n_rows(self) -> int:
-        """Return the number of rows that judge, at least 1."""
-        return max(1, int(self.weights.count_nonzero()))
-
-
-def _repeated(values: Sequence[_Value], counts: Sequence[int]) -> list[_Value]:
-    """Return values, each as often as its count says."""
-    return [
-        value for value, count in zip(values, counts, strict=True) for _ in range(count)
-    ]
-
-
-def _vertex(before: float, best: float, after: float) -> float:
-    """Return where a parabola through three points, at -1, 0 and 1, is highest."""
-    bend = before - 2.0 * best + after
-    return 0.5 * (before - after) / bend if bend < 0.0 else 0.0
 
 
 def stacking_weights(
