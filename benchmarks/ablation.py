@@ -41,7 +41,7 @@ COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]
 NO_WIDTH = (stacking, "_SPREADS", (0.0, 0.0, 1))
 NO_MARGIN = (stacking, "_MARGIN", 0.0)
 NO_TAILS = (stacking, "_PSEUDO_LEVEL", (1e12, 0.0))
-FREE_WIDTH = (stacking, "_PSEUDO_BEFORE", 0.0)
+FREE_WIDTH = (ensemble, "_PSEUDO_BEFORE", 0.0)
 NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
 NO_MEMORY = (ensemble, "_FEWEST_OF_A_KIND", math.inf)
@@ -64,7 +64,7 @@ VARIANTS = {
     "no race": Variant({}, (NO_RACE,)),
     "no common width": Variant({}, (NO_WIDTH, NO_MARGIN)),
     "no tails": Variant({}, (NO_TAILS,)),
-    "width of the finish alone": Variant({}, (FREE_WIDTH,)),
+    "no rows for the width before the finish": Variant({}, (FREE_WIDTH,)),
     "no finish": Variant({}, (NO_FINISH,)),
     "no networks for rows seen before": Variant({}, (NO_MEMORY,)),
     "no calibrated early stopping": Variant({}, (NO_CALIBRATION,)),

@@ -160,9 +160,8 @@ class MixtureDensityRegressor(ConditionalMixture):
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
     of the held-out rows. The rest, if they are enough (from 375 rows on with the
-    defaults), set the factor of the scales again, where 30 rows are granted to the
-    factor before. They judge halves of the ensemble and single networks; from how much
-    narrower halves should be follows how much narrower all of it should be.
+    defaults), set the factor of the scales again; ten rows are granted to the one
+    before.
 
     Where more than a tenth of the rows of X occur again, only held-out rows that are
     not among a network's training rows judge it. Instead of a finish, copies of the
