@@ -40,6 +40,8 @@ COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]
 # Steps of the training without a parameter: module, constant, value without the step.
 NO_WIDTH = (stacking, "_SPREADS", (0.0, 0.0, 1))
 NO_MARGIN = (stacking, "_MARGIN", 0.0)
+NO_TAILS = (stacking, "_PSEUDO_LEVEL", (1e12, 0.0))
+FREE_WIDTH = (ensemble, "_PSEUDO_BEFORE", 0.0)
 NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
 NO_MEMORY = (ensemble, "_FEWEST_OF_A_KIND", math.inf)
@@ -61,6 +63,8 @@ VARIANTS = {
     "embedding=ple+cos": Variant({"embedding": "ple+cos"}),
     "no race": Variant({}, (NO_RACE,)),
     "no common width": Variant({}, (NO_WIDTH, NO_MARGIN)),
+    "no tails": Variant({}, (NO_TAILS,)),
+    "no rows for the width before the finish": Variant({}, (FREE_WIDTH,)),
     "no finish": Variant({}, (NO_FINISH,)),
     "no networks for rows seen before": Variant({}, (NO_MEMORY,)),
     "no calibrated early stopping": Variant({}, (NO_CALIBRATION,)),

@@ -390,6 +390,8 @@ class ConditionalMixture(
             resolution=resolution,
             repeats=self._repeats,
             on_epoch=reporter,
+            # A prior on the weights says what becomes of small ones.
+            levels=self.weights_prior is None,
         )
         histories = training.run(states)
         reporter.finish()

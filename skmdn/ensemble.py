@@ -54,6 +54,9 @@ _KEPT = 0.25
 _FEWEST_KEPT = 20
 _N_GROUPS = 2
 
+# Rows that speak for the width before the finish, which more rows have set.
+_PSEUDO_BEFORE = 10.0
+
 # Where rows repeat: the fewest of a kind, new or seen before, that can judge.
 _FEWEST_OF_A_KIND = 10
 
@@ -120,6 +123,8 @@ class EnsembleTraining:
         Of the views.
     passes : sequence of float, default=()
         For each view which share of the passes it makes; all by default.
+    levels : bool, default=False
+        Whether networks may divide a part of their weights equally.
     """
 
     module: MixtureEnsemble
@@ -134,6 +139,7 @@ class EnsembleTraining:
     closed_form: Any = ClosedFormGradient
     race: Race = Race()
     passes: Sequence[float] = ()
+    levels: bool = False
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -258,10 +264,17 @@ class EnsembleTraining:
         return histories
 
     def weigh(self) -> None:
-        """Weigh the views and set the width on the rows they have held out."""
-        held_out = self._predictions(self.module, self.split[1], self.judges)
-        shares = stacking_weights(held_out.log_prob(), held_out.weights)
-        self.module.weigh(shares, held_out.best_spread(shares))
+        """Weigh the views, set tails and width on the rows they have held out."""
+        if self.levels:
+            self.module.level(0.0)
+        found = self._predictions(self.module, self.split[1], self.judges)
+        shares = stacking_weights(found.log_prob(), found.weights)
+        if self.levels:
+            level, log_factor = found.level_and_spread(shares)
+            self.module.level(level)
+        else:
+            log_factor = found.best_spread(shares)
+        self.module.weigh(shares, log_factor)
 
     def _finish(self, histories: list[History]) -> None:
         """Train on, with most of the held-out rows, or learn what repeats by heart."""
@@ -283,7 +296,7 @@ class EnsembleTraining:
                 self.networks[i], everything, histories[i], _FINISH_PASSES, _FINISH_RATE
             )
         if any(late):
-            self._set_width(self.module, kept)
+            self._set_width(kept)
 
     def _train_on(
         self,
@@ -306,13 +319,11 @@ class EnsembleTraining:
         history.n_recoveries += more.n_recoveries
         history.gave_up |= more.gave_up
 
-    def _set_width(
-        self, module: MixtureEnsemble, kept: Tensor, judges: Tensor | None = None
-    ) -> None:
-        """Set the width on rows that groups of members have kept held out."""
-        shares = module.shares()
-        found = self._predictions(module, kept, judges)
-        module.weigh(shares, found.best_spread(shares))
+    def _set_width(self, kept: Tensor) -> None:
+        """Set the width anew on rows that groups of members have kept held out."""
+        shares = self.module.shares()
+        found = self._predictions(self.module, kept)
+        self.module.weigh(shares, found.best_spread(shares, _PSEUDO_BEFORE))
 
     def _remember(
         self,
@@ -329,7 +340,9 @@ class EnsembleTraining:
         network = copy.deepcopy(self.networks[-1])
         self._train_on(network, split, history, _MEMORY_PASSES, _MEMORY_RATE)
         memory = MixtureEnsemble([network])
-        self._set_width(memory, kept, ~new)
+        memory.level(0.0)
+        found = self._predictions(memory, kept, ~new)
+        memory.weigh(memory.shares(), found.best_spread(memory.shares()))
         log_prob = torch.stack(
             [
                 self._predictions(module, kept).pool(module.shares())

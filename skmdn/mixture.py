@@ -230,6 +230,18 @@ class Mixture:
         logits = self.log_weights - self.log_weights.amax(-1, keepdim=True)
         return Mixture.from_logits(logits, self.blocks, temperature)
 
+    def level(self, share: float | Tensor) -> "Mixture":
+        r"""Divide a share s of the weight equally among the components.
+
+        .. math:: w_k' = (1 - s) w_k + s / K
+        """
+        share = torch.as_tensor(share).to(self.log_weights)
+        log_weights = torch.logaddexp(
+            self.log_weights + torch.log1p(-share),
+            share.log() - math.log(self.n_components),
+        )
+        return Mixture(log_weights, self.blocks)
+
     def condition(self, outputs: list[int], values: Tensor) -> "Mixture":
         r"""Return the distribution of the other outputs given the values of these.
 

@@ -164,6 +164,8 @@ class MixtureHead(nn.Module):
         The source of the weights.
     """
 
+    share_levelled: Tensor
+
     def __init__(
         self,
         n_members: int,
@@ -189,6 +191,7 @@ class MixtureHead(nn.Module):
         self.log_spread = nn.Parameter(
             torch.zeros(n_members, 1, dtype=torch.float64), requires_grad=False
         )
+        self.register_buffer("share_levelled", torch.zeros((), dtype=torch.float64))
         self.linear = MemberLinear(
             n_members,
             n_in,
@@ -199,7 +202,7 @@ class MixtureHead(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Mixture:
-        """Return one mixture per member and row; in training without the spread."""
+        """Return one mixture per member and row; in training as the weights say."""
         chunks = iter(self.linear(hidden).split(self.sizes, -1))
         logits = next(chunks)
         blocks = []
@@ -210,7 +213,8 @@ class MixtureHead(nn.Module):
         mixture = Mixture.from_logits(logits, blocks, self.temperature)
         if self.training:
             return mixture
-        return mixture.widen(self.log_spread.exp(), self.min_scale)
+        wide = mixture.widen(self.log_spread.exp(), self.min_scale)
+        return wide.level(self.share_levelled)
 
     @torch.no_grad()
     def start(self, centers: Tensor, spreads: Tensor, shares: Tensor) -> None:
@@ -376,6 +380,11 @@ class MixtureEnsemble(nn.Module):
         self.log_weights.copy_((shares / counts).log().repeat_interleave(counts))
         for network in self.networks:
             network.get_parameter("head.log_spread").add_(log_factor)
+
+    def level(self, share: float | Tensor) -> None:
+        """Have every network divide a share of its weights equally."""
+        for network in self.networks:
+            network.get_buffer("head.share_levelled").fill_(share)
 
     def forward(self, x: Tensor, temperature: float = 1.0) -> Mixture:
         """Return one mixture per row of ``x (rows, n_features)``.

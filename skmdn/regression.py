@@ -152,12 +152,16 @@ class MixtureDensityRegressor(ConditionalMixture):
     nats worse than those of the best are dropped; the others share two thirds of the
     passes these had left. In the end views get the weights, and all scales one factor,
     that make the held-out rows most likely [2]_ [3]_. If there is a resolution, their
-    cells count, and no view is dropped. The loss is the density even then.
+    cells count, and no view is dropped. The loss is the density even then. Unless there
+    is a ``weights_prior``, the same rows say which share of its weight every network
+    divides equally among its components. A network that is sure of one would otherwise
+    leave nothing for a target elsewhere.
 
     Then comes the finish: a view whose networks were best, on average, after a third of
     its passes or later makes a fifth more at a fifth of the rate, with three quarters
     of the held-out rows. The rest, if they are enough (from 375 rows on with the
-    defaults), set the factor of the scales again.
+    defaults), set the factor of the scales again; ten rows are granted to the one
+    before.
 
     Where more than a tenth of the rows of X occur again, only held-out rows that are
     not among a network's training rows judge it. Instead of a finish, copies of the

@@ -12,6 +12,10 @@ scales get a common factor t,
 where :math:`p_j^{(t)}` has components t times as wide and c is a number of rows. The
 fewer rows there are, the more is added to this factor.
 
+A network that is sure of its component leaves nothing to the others, and a row that it
+is wrong about costs tens of nats. So a share of each network's weight, which the same
+rows say, is divided equally among its components: they are tails at hand.
+
 References
 ----------
 .. [1] R. Ranjan and T. Gneiting, "Combining probability forecasts", Journal of the
@@ -38,7 +42,13 @@ _COARSE = 4
 _PSEUDO_SPREAD = 0.05
 
 # Too narrow costs more than too wide: over the rows' number, added to the logarithm.
-_MARGIN = 2.0
+_MARGIN = 1.0
+
+# Rows granted to the weights as they are and to equal ones.
+_PSEUDO_LEVEL = (20.0, 1.0)
+
+# Searches for the levelled share and the factor in turn.
+_N_ROUNDS = 2
 
 # The least log density that counts: a row that no view can explain, 140 standard
 # deviations away, must not decide for all.
@@ -114,14 +124,40 @@ class HeldOutPredictions:
         """Return the log-likelihood of the views' pool."""
         return self.pool(shares, log_factor) @ self.weights
 
-    def best_spread(self, shares: Tensor) -> Tensor:
+    def level(self, share: float | Tensor) -> "HeldOutPredictions":
+        """Return the same with a share of the weights divided equally."""
+        return HeldOutPredictions(
+            [[mixture.level(share) for mixture in view] for view in self.members],
+            self.targets,
+            self.weights,
+            min_scale=self.min_scale,
+        )
+
+    def best_level(self, shares: Tensor, log_factor: Tensor) -> Tensor:
+        """Return the share of the weights to be divided equally.
+
+        The pool's density is linear in it, so that it is the weight of a second view.
+        """
+        log_prob = [self.level(end).pool(shares, log_factor) for end in (0.0, 1.0)]
+        granted = self.weights.new_tensor(_PSEUDO_LEVEL)
+        shares = stacking_weights(torch.stack(log_prob), self.weights, n_pseudo=granted)
+        return shares[1]
+
+    def best_spread(self, shares: Tensor, n_pseudo: float = 0.0) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool.
 
         A coarse search, then a fine one around the best.
+
+        Parameters
+        ----------
+        shares : Tensor of shape (n_views,)
+            The weights of the views.
+        n_pseudo : float, default=0.0
+            Rows that speak for the factor 1, beside one for twenty that judge.
         """
         weights = self.weights
         n_rows = max(1, int(weights.count_nonzero()))
-        n_pseudo = _PSEUDO_SPREAD * n_rows
+        n_pseudo += _PSEUDO_SPREAD * n_rows
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
@@ -137,9 +173,17 @@ class HeldOutPredictions:
         first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
         return log_factors[look(range(first, last))] + _MARGIN / n_rows
 
+    def level_and_spread(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the share to be divided equally and the factor that goes with it."""
+        log_factor = torch.zeros_like(shares[0])
+        for _ in range(_N_ROUNDS):
+            share = self.best_level(shares, log_factor)
+            log_factor = self.level(share).best_spread(shares)
+        return share, log_factor
+
 
 def stacking_weights(
-    log_prob: Tensor, weights: Tensor, *, n_pseudo: float = 1.0
+    log_prob: Tensor, weights: Tensor, *, n_pseudo: float | Tensor = 1.0
 ) -> Tensor:
     r"""Return the weights of views that make held-out rows most likely.
 
@@ -155,7 +199,7 @@ def stacking_weights(
         Log densities.
     weights : Tensor of shape (n_samples,)
         Row weights v.
-    n_pseudo : float, default=1.0
+    n_pseudo : float or Tensor of shape (n_views,), default=1.0
         Rows that each view is granted, the number c.
 
     Returns

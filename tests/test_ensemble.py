@@ -86,6 +86,27 @@ def test_on_a_lattice_no_view_drops_out():
     assert len(model.module_.networks) == 3
 
 
+def levelled(model):
+    (share,) = {float(net.head.share_levelled) for net in model.module_.networks}
+    return share
+
+
+def test_no_weight_is_below_its_part_of_the_levelled_share():
+    X, y = smooth()
+    model = quick(max_iter=4).fit(X, y)
+    share = levelled(model)
+    assert 0.0 < share < 0.1
+    weights = model.predict_distribution(10.0 * X).weights
+    least = model.module_.log_weights.exp().numpy().repeat(5) * share / 5
+    assert (weights >= least * (1 - 1e-9)).all()
+    assert (weights < 2.0 * least).any()
+
+
+@pytest.mark.parametrize("params", [{"weights_prior": 1.0}, {"early_stopping": False}])
+def test_a_prior_on_weights_or_no_held_out_rows_leave_them_alone(params):
+    assert levelled(quick(max_iter=2, **params).fit(*smooth())) == 0.0
+
+
 def repeated(n_samples=600, n_again=300, seed=0):
     """Return rows of which some occur again, with the same target."""
     X, y = smooth(n_samples, seed)

@@ -186,6 +186,19 @@ def test_from_logits_normalises_and_flattens_with_temperature():
         np.testing.assert_allclose(weights, powers / powers.sum(-1, keepdims=True))
 
 
+def test_a_levelled_share_is_divided_equally():
+    mixture = Mixture.from_logits(randn(4, 3), [random_block("diag", (4,))])
+    for share in (0.0, 0.1, 1.0):
+        expected = (1.0 - share) * mixture.weights + share / 3.0
+        torch.testing.assert_close(mixture.level(share).weights, expected)
+    torch.testing.assert_close(
+        mixture.level(0.0).log_weights, mixture.log_weights, rtol=0, atol=0
+    )
+    off = Mixture(tensor([0.0, -math.inf]), [random_block("diag", (), n_components=2)])
+    assert off.level(0.0).log_weights[1] == -math.inf
+    torch.testing.assert_close(off.level(0.2).weights, tensor([0.9, 0.1]))
+
+
 # A component without weight.
 
 QUERIES = {

@@ -191,6 +191,16 @@ def test_a_negative_spread_stops_at_the_smallest_scale():
     )
 
 
+def test_a_levelled_share_is_for_predictions_and_not_for_training():
+    model, x = network(), rows(3, 6, 5)
+    plain = model(x)
+    model.head.share_levelled.fill_(0.2)
+    torch.testing.assert_close(model(x).log_weights, plain.log_weights)
+    found = model.eval()(x)
+    torch.testing.assert_close(found.weights, 0.8 * plain.weights + 0.2 / 4)
+    torch.testing.assert_close(found.component_means(), plain.component_means())
+
+
 def test_the_head_stores_its_weights_by_output():
     layer = MemberLinear(2, 5, 3, out_first=True, generator=generator())
     assert layer.weight.shape == (2, 3, 5)
@@ -237,6 +247,7 @@ def test_weighing_widens_all_members():
 def test_an_ensembles_weights_are_saved_with_it():
     model, twin = ensemble(), ensemble()
     model.weigh(torch.tensor([0.9, 0.1]).double(), torch.tensor(0.1).double())
+    model.level(0.3)
     twin.load_state_dict(model.state_dict())
     x, y = rows(7, 5), rows(7, 2)
     torch.testing.assert_close(twin(x).log_prob(y), model(x).log_prob(y))

@@ -192,6 +192,84 @@ def test_several_outputs_and_families(layout):
     assert log_factor.isfinite()
 
 
+def test_granted_rows_hold_the_factor_at_1():
+    views, y = views_of_width(0.6, n_rows=40)
+    ones = torch.ones(40).double()
+    predictions, shares = held_out(views, y, ones), tensor([0.5, 0.5])
+    free, held, fixed = (
+        float(predictions.best_spread(shares, n_pseudo)) - stacking._MARGIN / 40
+        for n_pseudo in (0.0, 40.0, 1e6)
+    )
+    assert free > 0.35
+    assert 0.0 < held < 0.7 * free
+    assert fixed == pytest.approx(0.0, abs=1e-9)
+
+
+# Tails.
+
+
+def sure_views(n_rows=600, n_wrong=12):
+    """Return a view that is sure of the wrong one of two components in some rows."""
+    rng = np.random.RandomState(0)
+    left = np.full(n_rows, 1e-9)
+    left[:n_wrong] = 1.0 - 1e-9
+    weights = np.stack([left, 1.0 - left], 1)[None]
+    views = normal_mixture(
+        weights.tolist(),
+        np.broadcast_to([-5.0, 5.0], weights.shape).tolist(),
+        np.full(weights.shape, 1.0).tolist(),
+    )
+    return views, tensor((5.0 + rng.normal(size=n_rows)).tolist()).unsqueeze(1)
+
+
+def test_the_levelled_share_is_the_best():
+    views, y = sure_views()
+    weights = randn(len(y), seed=4).abs()
+    predictions, one = held_out(views, y, weights), tensor([1.0])
+    kept, granted = stacking._PSEUDO_LEVEL
+
+    def loss(share):
+        log_prob = float(views.level(share).log_prob(y)[0] @ weights)
+        return -(log_prob + kept * np.log1p(-share) + granted * np.log(share))
+
+    expected = optimize.minimize_scalar(loss, bounds=(1e-6, 0.5), method="bounded").x
+    found = predictions.best_level(one, tensor(0.0))
+    assert float(found) == pytest.approx(expected, rel=1e-3)
+    # Half of the share goes to the component that is right already.
+    assert float(found) == pytest.approx(2 * 12 / 600, rel=0.5)
+    torch.testing.assert_close(
+        predictions.level(found).log_prob()[0], views.level(found).log_prob(y)[0]
+    )
+
+
+def test_where_nothing_surprises_little_is_levelled():
+    views, y = sure_views(n_wrong=0)
+    share, log_factor = held_out(views, y, torch.ones(600).double()).level_and_spread(
+        tensor([1.0])
+    )
+    assert 0.0 < float(share) < 0.005
+    assert float(log_factor) == pytest.approx(0.0, abs=0.1)
+
+
+def test_share_and_factor_are_the_best_together():
+    views, y = sure_views()
+    y = 5.0 + 0.6 * (y - 5.0)
+    ones, one = torch.ones(len(y)).double(), tensor([1.0])
+    predictions = held_out(views, y, ones)
+    share, log_factor = predictions.level_and_spread(one)
+
+    def total(share, log_factor):
+        return float(predictions.level(share).total(one, tensor(log_factor)))
+
+    reached = total(share, float(log_factor))
+    possible = max(
+        total(share, log_factor)
+        for share in (0.01, 0.02, 0.04, 0.08)
+        for log_factor in np.linspace(-0.8, 0.0, 17)
+    )
+    assert reached > possible - 2.0
+
+
 # Cells.
 
 
