@@ -68,7 +68,7 @@ def accuracy(train, y_train, test, y_test):
 
 def original_scheme(model, X, batch_size, n_epochs=100):
     """Place rows as the published code does; return the codes."""
-    joint, table, _, X = model._asked(X, None)
+    joint, table, _, X = model._asked(X, None, None)
     means = joint.prior.blocks[0].parameters.means[0]
     with torch.no_grad():
         fit = [
@@ -89,7 +89,7 @@ def original_scheme(model, X, batch_size, n_epochs=100):
 
 def mean_value(model, codes, X):
     """Return minus the mean log joint density, without the constant."""
-    joint, table, _, _ = model._asked(X, None)
+    joint, table, _, _ = model._asked(X, None, None)
     return float(joint.value(torch.as_tensor(codes), table).mean())
 
 

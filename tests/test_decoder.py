@@ -66,7 +66,7 @@ def test_learned_codes_are_where_transform_finds_them(rows, model):
     close = np.abs(codes - model.embedding_).max(axis=1) < 1e-6
     # Elsewhere a search from the outside has found another code, mostly a better one.
     assert close.mean() > 0.7
-    joint, table, labels, _ = model._asked(rows[0], None)
+    joint, table, labels, _ = model._asked(rows[0], None, None)
     from skmdn.bridge import to_numpy, to_tensor
 
     found = to_numpy(joint.value(to_tensor(codes), table, labels))
@@ -104,7 +104,7 @@ def test_more_starts_and_steps_are_never_worse(rows, model):
     reached = []
     for n_starts in (1, 3, 6):
         other = pickle.loads(pickle.dumps(model)).set_params(n_starts=n_starts)
-        reached.append(to_numpy(other._placed(rows[0], None)[3].values))
+        reached.append(to_numpy(other._placed(rows[0], None, None)[3].values))
     assert (reached[1] <= reached[0] + 1e-9).all()
     assert (reached[2] <= reached[1] + 1e-9).all()
 
@@ -288,8 +288,8 @@ def test_classes_also_from_few_labels(rows):
     assert (model.predict(X)[30:] == label[30:]).mean() > 0.9
     with pytest.raises(ValueError, match="y must hold classes"):
         model.fit(X, np.linspace(0.0, 1.0, len(X)))
-    with pytest.raises(ValueError, match="no row whose class is known"):
-        model.fit(X, np.full(len(X), -1))
+    with pytest.raises(ValueError, match="at least one row needs a label"):
+        model.fit(X, np.full(len(X), None))
 
 
 def test_codes_of_counts_are_free_of_the_batch(cells):

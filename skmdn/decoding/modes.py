@@ -55,6 +55,6 @@ def expected_rows(
     mass = mass.masked_fill(((apart < _SAME) & earlier).any(2), -torch.inf)
     share = torch.softmax(mass.nan_to_num(nan=-torch.inf), 1)
     with torch.no_grad():
-        decoded = joint.blocks.mean(joint.network(placed.codes), many)
+        decoded = joint.blocks.mean(joint.network(placed.codes), many.log_sizes())
     mean = (share.unsqueeze(1) @ decoded.view(n_rows, n_starts, -1)).squeeze(1)
     return joint.blocks.values(mean)
