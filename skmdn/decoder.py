@@ -50,6 +50,10 @@ class DeepGenerativeDecoder(DecoderQueries):
         has the variance 1 in each direction, as the first codes do.
     scales_prior : ScalesPrior, InverseWishart, "auto" or None, default="auto"
         Prior on their scales; "auto" is explained in the Notes.
+    column_scales : {"joint", "evidence"}, default="joint"
+        How scales and dispersions of the columns are found. The joint density above is
+        largest where they are too sure, as codes explain a part of the noise;
+        "evidence" lets two steps of EM follow, which integrate over the codes.
     size_factors : {"total", "none"}, default="total"
         Whether the means of counts are multiplied by the size of the row, its total
         relative to what is usual, where ``exposure`` is not given.
@@ -183,6 +187,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         "weights_prior": [Dirichlet, StrOptions({"auto"}), None],
         "means_prior": [Softball, StrOptions({"auto"}), None],
         "scales_prior": [ScalesPrior, InverseWishart, StrOptions({"auto"}), None],
+        "column_scales": [StrOptions({"joint", "evidence"})],
         "size_factors": [StrOptions({"total", "none"})],
         "init": [StrOptions({"pca", "random", "zero"}), Real, "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -223,6 +228,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         weights_prior="auto",
         means_prior="auto",
         scales_prior="auto",
+        column_scales="joint",
         size_factors="total",
         init="pca",
         max_iter=100,
@@ -255,6 +261,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         self.weights_prior = weights_prior
         self.means_prior = means_prior
         self.scales_prior = scales_prior
+        self.column_scales = column_scales
         self.size_factors = size_factors
         self.init = init
         self.max_iter = max_iter

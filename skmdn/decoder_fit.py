@@ -24,6 +24,7 @@ from .decoder_start import (
 from .decoding.codes import Search, descend, row_chunks
 from .decoding.fit import DecoderTraining, Plan
 from .decoding.guess import LinearGuess
+from .decoding.marginal import fit_laws
 from .decoding.network import DecoderNetwork
 from .decoding.objective import Joint
 from .decoding.prior import CodePrior
@@ -227,9 +228,14 @@ class DecoderFit(TorchEstimator):
         """Move the codes of the training rows to where they are most probable."""
         found = torch.ones(len(codes), dtype=torch.bool)
         search = Search(1, self.transform_max_iter, self.transform_tol)
-        for rows in row_chunks(joint, len(codes), codes.shape[1]):
-            placed = descend(joint, codes[rows], table.of(rows), labels[rows], search)
-            codes[rows], found[rows] = placed.codes, placed.found
+        n_rounds = _SCALE_ROUNDS if self.column_scales == "evidence" else 0
+        for last in [False] * n_rounds + [True]:
+            for rows in row_chunks(joint, len(codes), codes.shape[1]):
+                part = table.of(rows)
+                placed = descend(joint, codes[rows], part, labels[rows], search)
+                codes[rows], found[rows] = placed.codes, placed.found
+            if not last:
+                fit_laws(joint, codes, table, labels)
         self._warn_unless_found(found, stacklevel=5)
         self._codes = to_numpy(codes)
         self.embedding_ = self._codes[:, : self.n_latent].copy()
@@ -325,3 +331,5 @@ def _class_codes(labels, n_latent):
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, 128
 # The largest step of the logarithms of scales and dispersions.
 _LAW_RATE = 1e-2
+# Steps of EM for the same: more than the first hardly move them.
+_SCALE_ROUNDS = 2
