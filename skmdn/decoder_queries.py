@@ -21,6 +21,9 @@ from .decoding.modes import expected_rows
 
 __all__ = ["DecoderQueries"]
 
+# Candidates that are followed for the mean of missing values.
+_MODES = 4
+
 
 class DecoderQueries(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, DecoderPlaces
@@ -140,10 +143,9 @@ class DecoderQueries(
         """
         joint, table, labels, X = self._asked(X, covariates, exposure)
         result = X.copy()
-        search = Search(0, self.transform_max_iter, self.transform_tol)
+        search = Search(_MODES, self.transform_max_iter, self.transform_tol)
         holed = np.flatnonzero(np.isnan(X).any(axis=1))
-        n_starts = self._guess_count(joint)
-        wide = row_chunks(joint, len(holed), joint.prior.n_latent * n_starts)
+        wide = row_chunks(joint, len(holed), joint.prior.n_latent * _MODES)
         for chunk in wide:
             rows = holed[to_numpy(chunk)]
             places = to_tensor(rows, dtype=torch.int64)
@@ -152,10 +154,6 @@ class DecoderQueries(
             expected = to_numpy(expected_rows(joint, starts, part, known, search))
             result[rows] = np.where(np.isnan(X[rows]), expected, X[rows])
         return result
-
-    @staticmethod
-    def _guess_count(joint):
-        return 2 + sum(block.parameters.shape[1] for block in joint.prior.blocks)
 
     def score_samples(self, X, covariates=None, exposure=None):
         """Return the log density of every row, its code integrated out.

@@ -14,7 +14,7 @@ from skmdn.decoding.table import Blocks
 from tests.decoding.helpers import generator, law_of, normal
 from tests.decoding.test_codes import linear_model
 
-SEARCH = Search(0)
+SEARCH = Search(5)
 
 
 def test_a_linear_decoder_gives_the_conditional_mean_of_the_normal_law():
@@ -69,7 +69,7 @@ def test_modes_are_averaged_with_the_mass_around_them():
     joint, table = two_modes()
     starts = torch.tensor([[[-2.0], [2.0]]], dtype=torch.float64)
     found = expected_rows(joint, starts, table, None, SEARCH)[0]
-    placed = place(joint, starts, table, None, SEARCH.__class__(2))
+    placed = place(joint, starts, table, None, SEARCH)
     exact = np.array(by_quadrature(joint, table, placed.values))
     alone = joint.blocks.mean(joint.network(placed.codes).detach())[0].numpy()
     error = np.abs(found.detach().numpy() - exact)[1:]
