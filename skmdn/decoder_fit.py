@@ -150,11 +150,8 @@ class DecoderFit(TorchEstimator):
             if place:
                 codes.append(_class_codes(labels[:, place], self.n_latent_covariate))
             own = codes[-1]
-            n_components, known, member = (
-                self._n_components(place, len(own)),
-                None,
-                None,
-            )
+            n_components = self._n_components(place, len(own))
+            known = member = None
             if names is not None:
                 known = labels[:, place]
                 member = component_classes(len(names), n_components)
