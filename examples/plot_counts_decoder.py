@@ -34,6 +34,7 @@ model = DeepGenerativeDecoder(
     n_components=8,
     likelihood="negative_binomial",
     hidden_layer_sizes=(64,),
+    column_scales="evidence",
     max_iter=60,
     random_state=0,
 ).fit(X, covariates=batch)

@@ -28,8 +28,8 @@ class DeepGenerativeDecoder(DecoderQueries):
     n_latent : int, default=10
         Number of features of a code.
     n_components : int, default=10
-        Number of components of the mixture over codes. With y there are as many, in
-        turn for each class, but at least one for each.
+        Number of components of the mixture over codes. With y they are shared out
+        among the classes, at least one for each.
     likelihood : str or list of (str, columns, str), default="gaussian"
         The law of the columns given the code: "gaussian", with a learned scale for
         each; "spherical_gaussian", with one for all, if they have the same units;
@@ -50,9 +50,13 @@ class DeepGenerativeDecoder(DecoderQueries):
         has the variance 1 in each direction, as the first codes do.
     scales_prior : ScalesPrior, InverseWishart, "auto" or None, default="auto"
         Prior on their scales; "auto" is explained in the Notes.
+    column_scales : {"joint", "evidence"}, default="joint"
+        How scales and dispersions of the columns are found. The joint density above is
+        largest where they are too sure, as codes explain a part of the noise;
+        "evidence" lets two steps of EM follow, which integrate over the codes.
     size_factors : {"total", "none"}, default="total"
-        Whether the means of counts are multiplied by the size of the row: its total
-        relative to what is usual.
+        Whether the means of counts are multiplied by the size of the row, its total
+        relative to what is usual, where ``exposure`` is not given.
     init : {"pca", "random", "zero"}, float or array-like, default="pca"
         Codes to begin with: principal components with variance 1; standard normal
         ones; all 0; all the same number; or an array ``(n_samples, n_latent)``, which
@@ -93,6 +97,9 @@ class DeepGenerativeDecoder(DecoderQueries):
         How ``score_samples`` integrates over codes.
     n_draws : int, default=100
         Draws for each row with "importance".
+    unlabeled_label : "auto", None or label, default="auto"
+        What marks a row without class in y, beside None, NaN and NA; "auto" is -1 as
+        in :class:`GaussianMixtureClassifier`.
     random_state : int, RandomState instance or None, default=None
         Determines weights, shuffles, held-out rows and draws.
     device : str, default="cpu"
@@ -106,14 +113,14 @@ class DeepGenerativeDecoder(DecoderQueries):
         Codes of the training rows.
     labels_ : ndarray of shape (n_samples,)
         Their components, or classes after fit with y.
-    mixture_ : MAPGaussianMixture
-        The mixture over codes.
-    covariate_mixtures_ : list of MAPGaussianMixture
+    mixture_ : MAPGaussianMixture or GaussianMixtureClassifier
+        The mixture over codes; after fit with y that of the classes.
+    covariate_mixtures_ : list of GaussianMixtureClassifier
         Those over the codes of the covariates.
     module_ : torch.nn.Module
         The decoder: codes, with those of covariates, to expected rows.
     classes_ : ndarray of shape (n_classes,)
-        Labels, after fit with y. Component k belongs to class k modulo their number.
+        Labels, after fit with y.
     covariate_classes_ : list of ndarray
         The classes of each covariate.
     n_components_ : int
@@ -135,6 +142,7 @@ class DeepGenerativeDecoder(DecoderQueries):
     See Also
     --------
     MAPGaussianMixture : The mixture without a decoder.
+    GaussianMixtureClassifier : The mixture of classes.
 
     Notes
     -----
@@ -146,9 +154,8 @@ class DeepGenerativeDecoder(DecoderQueries):
     have the standard deviation :math:`2 \sqrt{K / n}`. A prior that is given counts
     once, whatever the number of rows.
 
-    With y, -1 marks rows whose class is not known. With covariates, a part of the code
-    belongs to each of them, with a mixture whose components are its classes;
-    ``transform`` returns the rest.
+    With covariates, a part of the code belongs to each of them, with a mixture whose
+    components are its classes; ``transform`` returns the rest.
 
     References
     ----------
@@ -180,6 +187,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         "weights_prior": [Dirichlet, StrOptions({"auto"}), None],
         "means_prior": [Softball, StrOptions({"auto"}), None],
         "scales_prior": [ScalesPrior, InverseWishart, StrOptions({"auto"}), None],
+        "column_scales": [StrOptions({"joint", "evidence"})],
         "size_factors": [StrOptions({"total", "none"})],
         "init": [StrOptions({"pca", "random", "zero"}), Real, "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -201,6 +209,8 @@ class DeepGenerativeDecoder(DecoderQueries):
         "transform_tol": [Interval(Real, 0.0, None, closed="neither")],
         "evidence": [StrOptions({"laplace", "importance"})],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        # Any label may be the mark.
+        "unlabeled_label": "no_validation",
         "random_state": ["random_state"],
         "device": [str],
         "verbose": ["verbose"],
@@ -218,6 +228,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         weights_prior="auto",
         means_prior="auto",
         scales_prior="auto",
+        column_scales="joint",
         size_factors="total",
         init="pca",
         max_iter=100,
@@ -236,6 +247,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         transform_tol=1e-8,
         evidence="laplace",
         n_draws=100,
+        unlabeled_label="auto",
         random_state=None,
         device="cpu",
         verbose=0,
@@ -249,6 +261,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         self.weights_prior = weights_prior
         self.means_prior = means_prior
         self.scales_prior = scales_prior
+        self.column_scales = column_scales
         self.size_factors = size_factors
         self.init = init
         self.max_iter = max_iter
@@ -267,6 +280,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         self.transform_tol = transform_tol
         self.evidence = evidence
         self.n_draws = n_draws
+        self.unlabeled_label = unlabeled_label
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -282,7 +296,7 @@ class DeepGenerativeDecoder(DecoderQueries):
         return self.n_latent
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, covariates=None):
+    def fit(self, X, y=None, covariates=None, exposure=None):
         """Fit decoder, codes and mixture.
 
         Parameters
@@ -290,11 +304,16 @@ class DeepGenerativeDecoder(DecoderQueries):
         X : array-like of shape (n_samples, n_features)
             Rows; missing values (NaN) count for nothing.
         y : array-like of shape (n_samples,), default=None
-            Classes, of which components are to know; -1 where one is not known.
+            Classes, of which components are to know; -1, None or NaN where one is not
+            known.
         covariates : array-like of shape (n_samples,) or (n_samples, n_covariates), \
                 default=None
-            Classes that codes are to be free of, such as batches; -1 where one is not
-            known.
+            Classes that codes are to be free of, such as batches; -1, None or NaN
+            where one is not known.
+        exposure : array-like of shape (n_samples,), default=None
+            What the means of counts are proportional to in each row, such as a time or
+            a sequencing depth; the decoder learns those at 1. By default it is found
+            as ``size_factors`` says.
 
         Returns
         -------
@@ -308,10 +327,10 @@ class DeepGenerativeDecoder(DecoderQueries):
             before.
         """
         with unchanged_on_error(self):
-            self._fit_decoder(X, y, covariates)
+            self._fit_decoder(X, y, covariates, exposure)
         return self
 
-    def fit_transform(self, X, y=None, covariates=None):
+    def fit_transform(self, X, y=None, covariates=None, exposure=None):
         """Fit, and return the most probable codes of the rows.
 
         These are those of :meth:`transform`, which begins anew for every row;
@@ -325,15 +344,17 @@ class DeepGenerativeDecoder(DecoderQueries):
             Classes.
         covariates : array-like, default=None
             As in :meth:`fit`.
+        exposure : array-like of shape (n_samples,), default=None
+            As in :meth:`fit`.
 
         Returns
         -------
         codes : ndarray of shape (n_samples, n_latent)
             Without the part that belongs to covariates.
         """
-        return self.fit(X, y, covariates).transform(X, covariates)
+        return self.fit(X, y, covariates, exposure).transform(X, covariates, exposure)
 
-    def fit_predict(self, X, y=None, covariates=None):
+    def fit_predict(self, X, y=None, covariates=None, exposure=None):
         """Fit, and return the components of the rows, or their classes.
 
         Parameters
@@ -344,10 +365,12 @@ class DeepGenerativeDecoder(DecoderQueries):
             Classes.
         covariates : array-like, default=None
             As in :meth:`fit`.
+        exposure : array-like of shape (n_samples,), default=None
+            As in :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
             ``labels_``.
         """
-        return self.fit(X, y, covariates).labels_
+        return self.fit(X, y, covariates, exposure).labels_

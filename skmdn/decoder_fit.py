@@ -1,5 +1,6 @@
 """The fit of a decoder: checked rows, beginning, training, and what is kept."""
 
+import math
 import warnings
 
 import numpy as np
@@ -10,9 +11,10 @@ from sklearn.utils.validation import validate_data
 
 from .base import EpochReporter, TorchEstimator, resolve_device, warn_about
 from .bridge import generator_from, to_numpy, to_tensor
+from .decoder_rows import read_exposure, read_groups
 from .decoder_start import (
-    Classes,
     column_blocks,
+    component_classes,
     default_scale,
     first_codes,
     first_mixture,
@@ -22,14 +24,16 @@ from .decoder_start import (
 from .decoding.codes import Search, descend, row_chunks
 from .decoding.fit import DecoderTraining, Plan
 from .decoding.guess import LinearGuess
+from .decoding.marginal import fit_laws
 from .decoding.network import DecoderNetwork
 from .decoding.objective import Joint
 from .decoding.prior import CodePrior
+from .gaussian_classifier import GaussianMixtureClassifier
 from .gaussian_mixture import MAPGaussianMixture
 from .steps import Settings
 from .training import split_rows
 
-__all__ = ["DecoderFit", "DecoderModule", "covariate_columns"]
+__all__ = ["DecoderFit", "DecoderModule", "expect_counts", "mixture_of"]
 
 
 class DecoderModule(torch.nn.Module):
@@ -48,9 +52,15 @@ class DecoderModule(torch.nn.Module):
         self.network = network
         self.blocks = blocks
 
-    def forward(self, z):
-        """Return the expected rows of codes ``(n_rows, n_latent)``."""
-        return self.blocks.values(self.blocks.mean(self.network(z)))
+    def forward(self, z, exposure=None):
+        """Return the expected rows of codes ``(n_rows, n_latent)``.
+
+        Counts are those at the ``exposure`` of each row, ``(n_rows, 1)``, or at 1.
+        """
+        log_sizes = None
+        if exposure is not None:
+            log_sizes = [exposure.log()] * len(self.blocks.sizes)
+        return self.blocks.values(self.blocks.mean(self.network(z), log_sizes))
 
 
 class DecoderFit(TorchEstimator):
@@ -67,10 +77,12 @@ class DecoderFit(TorchEstimator):
             ensure_min_samples=2 if reset else 1,
         )
 
-    def _fit_decoder(self, X, y, covariates):
+    def _fit_decoder(self, X, y, covariates, exposure):
         """Fit to rows and write the fitted attributes."""
         X = self._checked_rows(X, reset=True)
         n_samples, n_features = X.shape
+        classes, labels = read_groups(y, covariates, self.unlabeled_label, n_samples)
+        exposure = read_exposure(exposure, n_samples)
         rng = check_random_state(self.random_state)
         device = resolve_device(self.device)
         generator = generator_from(rng, device)
@@ -84,9 +96,10 @@ class DecoderFit(TorchEstimator):
         )
         rows = to_tensor(X)
         self._expect_allowed(blocks, rows)
-        bias = blocks.start(rows)
-        labels = self._read_labels(y, covariates, n_samples)
-        start = self._begin(blocks.features(blocks.table(rows)), labels, rng)
+        exposure = expect_counts(blocks, exposure)
+        bias = blocks.start(rows, exposure)
+        features = blocks.features(blocks.table(rows, exposure))
+        start = self._begin(features, classes, labels, rng)
         codes, prior, filled, axes, center = start
         sizes = np.atleast_1d(self.hidden_layer_sizes).tolist()
         network = DecoderNetwork(
@@ -97,9 +110,14 @@ class DecoderFit(TorchEstimator):
             parameter.requires_grad_(False)
         prior = CodePrior([block.to(device) for block in prior.blocks])
         joint = Joint(network.to(device), blocks.to(device), prior)
-        table = blocks.table(to_tensor(X, device=device))
+        if exposure is not None:
+            exposure = exposure.to(device)
+        table = blocks.table(rows.to(device), exposure)
         codes = to_tensor(codes, device=device)
-        self._train(joint, codes, table, labels, generator, X)
+        joint = self._train(joint, codes, table, labels, generator, X)
+        self._keep_prior(joint.prior, classes, labels)
+        labels = to_tensor(labels, dtype=torch.int64, device=device)
+        self._settle(joint, codes, table, labels)
         features = to_tensor(filled)
         self._guess = LinearGuess.fit(
             features, to_tensor(center), to_tensor(axes.T), to_tensor(self._codes)
@@ -117,30 +135,7 @@ class DecoderFit(TorchEstimator):
                     f"({law.name}); got others."
                 )
 
-    def _read_labels(self, y, covariates, n_samples):
-        """Return a column of class numbers for each group of features of the code."""
-        for name in ("classes_", "covariate_classes_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        self._classes = [None if y is None else Classes("y", y)]
-        columns = [y]
-        if covariates is not None:
-            covariates = covariate_columns(covariates, n_samples)
-            for place, column in enumerate(covariates):
-                self._classes.append(Classes(f"covariates[:, {place}]", column))
-                columns.append(column)
-        numbers = [
-            np.full(n_samples, -1)
-            if classes is None
-            else classes.numbers(column, n_samples)
-            for classes, column in zip(self._classes, columns, strict=True)
-        ]
-        if y is not None:
-            self.classes_ = self._classes[0].values
-        self.covariate_classes_ = [c.values for c in self._classes[1:]]
-        return np.stack(numbers, axis=1)
-
-    def _begin(self, features, labels, rng):
+    def _begin(self, features, classes, labels, rng):
         """Return first codes and mixtures, and the principal axes of the rows."""
         center, axes, filled = principal_axes(features, rng)
         covariates = labels[:, 1:]
@@ -151,17 +146,19 @@ class DecoderFit(TorchEstimator):
         codes = [first_codes(self.init, self.n_latent, apart, mean, own_axes, rng)]
         kind = self.covariance_type
         blocks, start = [], 0
-        for place, classes in enumerate(self._classes):
+        for place, names in enumerate(classes):
             if place:
                 codes.append(_class_codes(labels[:, place], self.n_latent_covariate))
             own = codes[-1]
-            n_components, known = self._n_components(place, len(features)), None
-            if classes is not None:
-                n_components = max(n_components, len(classes.values))
+            n_components = self._n_components(place, len(own))
+            known = member = None
+            if names is not None:
                 known = labels[:, place]
+                member = component_classes(len(names), n_components)
+                n_components = len(member)
             n_latent = own.shape[1]
             scale = default_scale(n_components, n_latent)
-            priors = resolved_priors(self, n_components, n_latent, len(features))
+            priors = resolved_priors(self, n_components, n_latent, len(own), member)
             blocks.append(
                 first_mixture(own, start, n_components, kind, scale, priors, rng, known)
             )
@@ -180,7 +177,7 @@ class DecoderFit(TorchEstimator):
         return self.n_components
 
     def _train(self, joint, codes, table, labels, generator, X):
-        """Run the training and keep what it leaves."""
+        """Run the training, keep its course, and return what it leaves."""
         n_samples = len(codes)
         labels = to_tensor(labels, dtype=torch.int64, device=str(codes.device))
         batch_size = self.batch_size
@@ -212,7 +209,6 @@ class DecoderFit(TorchEstimator):
         joint = training.run()
         losses = training.losses
         self.module_ = DecoderModule(joint.network, joint.blocks)
-        self._keep_prior(joint.prior)
         self.loss_curve_ = {
             "reconstruction": np.array(losses.reconstruction),
             "latent": np.array(losses.latent),
@@ -222,22 +218,25 @@ class DecoderFit(TorchEstimator):
         self.n_iter_ = len(losses.reconstruction)
         self.best_iter_ = losses.best_epoch
         warn_about(losses, stacklevel=5)
-        self._settle(joint, codes, table, labels)
         reporter.finish()
+        return joint
 
     def _settle(self, joint, codes, table, labels):
         """Move the codes of the training rows to where they are most probable."""
         found = torch.ones(len(codes), dtype=torch.bool)
         search = Search(1, self.transform_max_iter, self.transform_tol)
-        for rows in row_chunks(joint, len(codes), codes.shape[1]):
-            placed = descend(joint, codes[rows], table.of(rows), labels[rows], search)
-            codes[rows], found[rows] = placed.codes, placed.found
-        self._warn_unless_found(found, stacklevel=6)
+        n_rounds = _SCALE_ROUNDS if self.column_scales == "evidence" else 0
+        for last in [False] * n_rounds + [True]:
+            for rows in row_chunks(joint, len(codes), codes.shape[1]):
+                part = table.of(rows)
+                placed = descend(joint, codes[rows], part, labels[rows], search)
+                codes[rows], found[rows] = placed.codes, placed.found
+            if not last:
+                fit_laws(joint, codes, table, labels)
+        self._warn_unless_found(found, stacklevel=5)
         self._codes = to_numpy(codes)
         self.embedding_ = self._codes[:, : self.n_latent].copy()
-        own = joint.prior.blocks[0].joint(codes, None)
-        best = self._class_proba(own).argmax(axis=1)
-        self.labels_ = best if self._classes[0] is None else self.classes_[best]
+        self.labels_ = self.mixture_.predict(self.embedding_)
 
     def _warn_unless_found(self, found, *, stacklevel=4):
         n_lost = int((~found).sum())
@@ -250,37 +249,58 @@ class DecoderFit(TorchEstimator):
                 stacklevel=stacklevel,
             )
 
-    def _keep_prior(self, prior):
+    def _keep_prior(self, prior, classes, labels):
         """Write the mixtures as estimators of their own."""
         mixtures = []
-        for block in prior.blocks:
-            parameters = block.parameters
-            model = MAPGaussianMixture(
-                parameters.shape[1],
-                covariance_type=parameters.covariance_type,
-                weights_prior=block.priors.weights,
-                means_prior=block.priors.means,
-                scales_prior=block.priors.scales,
-            )
-            model._take(parameters, np.zeros(parameters.shape[2]))
-            model.n_features_in_ = parameters.shape[2]
-            model.converged_, model.n_iter_ = True, self.max_iter
-            mixtures.append(model)
+        for block, names, own in zip(prior.blocks, classes, labels.T, strict=True):
+            mixture = mixture_of(block.parameters, block.priors, names)
+            mixture._record([], True, -math.inf)
+            mixture.n_iter_ = self.n_iter_
+            if names is not None:
+                mixture.n_unlabeled_ = int((own < 0).sum())
+            mixtures.append(mixture)
         self.mixture_, *self.covariate_mixtures_ = mixtures
-        self.n_components_ = self.mixture_.n_components
+        self.n_components_ = len(self.mixture_.means_)
+        self.covariate_classes_ = classes[1:]
+        if classes[0] is not None:
+            self.classes_ = classes[0]
+        elif hasattr(self, "classes_"):
+            del self.classes_
 
 
-def covariate_columns(covariates, n_samples):
-    """Return the columns of covariates, one or several, for every row."""
-    covariates = np.asarray(covariates)
-    if covariates.ndim == 1:
-        covariates = covariates[:, np.newaxis]
-    if covariates.ndim != 2 or len(covariates) != n_samples:
+def mixture_of(parameters, priors, classes):
+    """Return a fitted estimator: of clusters, or of classes if there are some."""
+    known = {
+        "covariance_type": parameters.covariance_type,
+        "weights_prior": priors.weights,
+        "means_prior": priors.means,
+        "scales_prior": priors.scales,
+    }
+    if classes is None:
+        model = MAPGaussianMixture(parameters.shape[1], **known)
+    else:
+        if known["covariance_type"] == "fixed":
+            known["covariance_type"] = "spherical"
+        member = to_numpy(priors.classes.member)
+        counts = np.bincount(member)
+        same = int(counts[0]) if (counts == counts[0]).all() else counts
+        model = GaussianMixtureClassifier(same, **known)
+        model.classes_, model.component_class_ = classes, member
+    model._take(parameters, np.zeros(parameters.shape[2]))
+    model.n_features_in_ = parameters.shape[2]
+    return model
+
+
+def expect_counts(blocks, exposure):
+    """Return exposures as a tensor; refuse them where no column is a count."""
+    if exposure is None:
+        return None
+    if not any(law.counts for law in blocks.laws):
         raise ValueError(
-            f"covariates has the shape {covariates.shape}; expected a row for each of "
-            f"the {n_samples} rows of X."
+            "exposure is for counts, and likelihood has none: leave it out, or use "
+            "'poisson' or 'negative_binomial'."
         )
-    return list(covariates.T)
+    return to_tensor(exposure)
 
 
 def _without_class_means(features, labels):
@@ -308,3 +328,5 @@ def _class_codes(labels, n_latent):
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, 128
 # The largest step of the logarithms of scales and dispersions.
 _LAW_RATE = 1e-2
+# Steps of EM for the same: more than the first hardly move them.
+_SCALE_ROUNDS = 2

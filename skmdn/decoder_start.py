@@ -1,13 +1,14 @@
 """Where a decoder's fit begins: blocks of columns, classes, codes and mixtures."""
 
 import math
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
+import torch
 from sklearn.cluster import KMeans
 from sklearn.utils import check_array
 from sklearn.utils.extmath import randomized_svd, svd_flip
-from sklearn.utils.multiclass import type_of_target
 
 from . import em
 from .bridge import to_numpy, to_tensor
@@ -17,9 +18,8 @@ from .decoding.table import Blocks
 from .priors import Dirichlet, LogNormalScale, Softball
 
 __all__ = [
-    "Classes",
-    "class_table",
     "column_blocks",
+    "component_classes",
     "default_scale",
     "first_codes",
     "first_mixture",
@@ -134,52 +134,6 @@ def _law(name, values, sized):
     return law(values.shape[1])
 
 
-class Classes:
-    """Labels of rows as numbers, -1 for those that are not known.
-
-    Parameters
-    ----------
-    name : str
-        The parameter they come from.
-    labels : array-like of shape (n_samples,)
-        Labels of the training rows; -1 means unknown.
-    """
-
-    def __init__(self, name, labels):
-        self.name = name
-        labels = self._array(labels)
-        kind = type_of_target(labels, input_name=name, raise_unknown=True)
-        if kind not in ("binary", "multiclass"):
-            raise ValueError(
-                f"{name} must hold classes, with -1 for rows whose class is not known; "
-                f"got values of the kind {kind!r}."
-            )
-        known = labels[self._known(labels)]
-        if not len(known):
-            raise ValueError(f"{name} has no row whose class is known.")
-        self.values = np.unique(known)
-
-    @staticmethod
-    def _array(labels):
-        labels = np.asarray(labels)
-        return labels.ravel() if labels.ndim == 2 and labels.shape[1] == 1 else labels
-
-    @staticmethod
-    def _known(labels):
-        return labels != -1 if labels.dtype.kind in "iuf" else labels == labels
-
-    def numbers(self, labels, n_samples):
-        """Return the number of each row's class, -1 if unknown, -2 if it is new."""
-        labels = self._array(labels)
-        if labels.shape != (n_samples,):
-            raise ValueError(
-                f"{self.name} has the shape {labels.shape} for {n_samples} rows."
-            )
-        places = np.searchsorted(self.values, labels).clip(max=len(self.values) - 1)
-        found = np.where(self.values[places] == labels, places, -2)
-        return np.where(self._known(labels), found, -1)
-
-
 def default_scale(n_components, n_latent):
     """Return the standard deviation of components that fill a ball together.
 
@@ -189,8 +143,10 @@ def default_scale(n_components, n_latent):
     return n_components ** (-1.0 / n_latent)
 
 
-def resolved_priors(estimator, n_components, n_latent, n_samples):
+def resolved_priors(estimator, n_components, n_latent, n_samples, member=None):
     """Return the priors on a mixture over codes; "auto" is spelled out.
+
+    ``member`` has the class of each component, if there are classes.
 
     Codes begin with the variance 1 in each direction. A uniform ball of radius
     ``sqrt(L + 2)`` has it, too.
@@ -213,7 +169,11 @@ def resolved_priors(estimator, n_components, n_latent, n_samples):
             default_scale(n_components, n_latent),
             2.0 * math.sqrt(n_components / n_samples),
         )
-    return em.Priors(weights, means, scales, 0.0)
+    classes = None
+    if member is not None:
+        member = to_tensor(member, dtype=torch.int64)
+        classes = em.Classes(member, int(member.max()) + 1)
+    return em.Priors(weights, means, scales, 0.0, classes)
 
 
 def principal_axes(features, rng):
@@ -291,39 +251,34 @@ def first_mixture(codes, start, n_components, kind, scale, priors, rng, labels=N
     rng : RandomState
         The source of chance.
     labels : ndarray of shape (n_samples,), optional
-        Classes, of which component k belongs to class k modulo their number.
+        Classes; those of the components are in the priors.
     """
     n_samples, n_features = codes.shape
     shares = np.zeros((n_components, n_samples))
-    table = None
     if labels is None:
         _share_out(shares, codes, np.arange(n_samples), np.arange(n_components), rng)
     else:
-        n_classes = labels.max() + 1
-        owner = np.arange(n_components) % n_classes
-        table = class_table(n_classes, n_components)
-        for place in range(n_classes):
+        for place, components in enumerate(priors.classes.each()):
             rows = np.flatnonzero(labels == place)
-            _share_out(shares, codes, rows, np.flatnonzero(owner == place), rng)
+            _share_out(shares, codes, rows, to_numpy(components), rng)
     rows = em.Rows(to_tensor(codes.T))
     matrices = kind in ("full", "tied")
     moments = em.moments_of(rows, to_tensor(shares), matrices=matrices)
     fixed = to_tensor(np.full(n_components, scale**2))
     known = priors if kind == "fixed" or priors.scales else _with_floor(priors)
     parameters, _ = em.start_step(kind, moments, known, fixed)
-    return LatentBlock(start, start + n_features, parameters, known, table)
+    return LatentBlock(start, start + n_features, parameters, known)
 
 
-def class_table(n_classes, n_components):
-    """Return which classes may have which components, and last all of them."""
-    owner = np.arange(n_components) % n_classes
-    table = np.where(owner == np.arange(n_classes)[:, np.newaxis], 0.0, -np.inf)
-    return to_tensor(np.vstack([table, np.zeros(n_components)]))
+def component_classes(n_classes, n_components):
+    """Return the class of each component, class by class, of about as many each."""
+    n_each, n_more = divmod(max(n_components, n_classes), n_classes)
+    return np.repeat(np.arange(n_classes), n_each + (np.arange(n_classes) < n_more))
 
 
 def _with_floor(priors):
     """Return flat priors on scales with something that keeps them positive."""
-    return em.Priors(priors.weights, priors.means, None, 1e-6)
+    return replace(priors, reg_covar=1e-6)
 
 
 def _share_out(shares, codes, rows, components, rng):

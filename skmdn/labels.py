@@ -13,7 +13,7 @@ UNKNOWN = -1
 _FOREIGN = -2
 
 
-def read_labels(y, marker="auto"):
+def read_labels(y, marker="auto", name="y"):
     """Return the classes of a training target, and for every row which one it is.
 
     Parameters
@@ -23,6 +23,8 @@ def read_labels(y, marker="auto"):
     marker : "auto", None or a label, default="auto"
         What else marks a row without label. "auto" is -1 among integers if at least
         two other ones remain, None is nothing else.
+    name : str, default="y"
+        What users call the target.
 
     Returns
     -------
@@ -49,19 +51,22 @@ def read_labels(y, marker="auto"):
     labels = labels[~marked]
     if not len(labels):
         raise ValueError(
-            "y contains NaN, None or the unlabeled_label only: at least one row needs "
-            "a label."
+            f"{name} contains NaN, None or the mark of rows without label only: at "
+            "least one row needs a label."
         )
     if labels.dtype.kind == "f" and np.isinf(labels).any():
-        raise ValueError("y contains infinity, which is no class.")
-    check_classification_targets(labels)
+        raise ValueError(f"{name} contains infinity, which is no class.")
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise ValueError(f"{name} must hold classes. {error}") from error
     classes, numbers = np.unique(labels, return_inverse=True)
     codes = np.full(len(known), UNKNOWN)
     codes[known] = numbers
     return classes, codes
 
 
-def codes_of(y, classes, marker="auto", *, strict=True):
+def codes_of(y, classes, marker="auto", *, strict=True, name="y"):
     """Return which of known classes labels are.
 
     Parameters
@@ -74,6 +79,8 @@ def codes_of(y, classes, marker="auto", *, strict=True):
         As in :func:`read_labels`; "auto" is -1 unless that is a class.
     strict : bool, default=True
         Whether labels have to be classes.
+    name : str, default="y"
+        What users call the labels.
 
     Returns
     -------
@@ -96,7 +103,7 @@ def codes_of(y, classes, marker="auto", *, strict=True):
     if strict and (codes == _FOREIGN).any():
         foreign = labels[codes[known] == _FOREIGN][0]
         raise ValueError(
-            f"y contains {foreign.item()!r}, which is none of the classes "
+            f"{name} contains {foreign.item()!r}, which is none of the classes "
             f"{classes.tolist()}."
         )
     return codes

@@ -25,7 +25,7 @@ class Bernoulli(ColumnLaw):
         inside = (x >= 0.0) & (x <= 1.0)
         return None if all_allowed(x, inside) else "numbers from 0 to 1"
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Return the log odds of the columns."""
         seen = n_seen(x)
         chance = (x.nansum(0) + 0.5) / (seen + 1.0)
@@ -86,7 +86,7 @@ class Categorical(ColumnLaw):
         n_levels = self.closed.shape[1]
         return nn.functional.one_hot(x.long(), n_levels).to(self.closed.dtype)
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Return the logarithms of the frequencies."""
         seen = (~x.isnan()).to(x.dtype).unsqueeze(-1)
         counts = (self.one_hot(x.nan_to_num(nan=0.0)) * seen).sum(0) + 0.5

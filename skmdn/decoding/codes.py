@@ -15,7 +15,7 @@ from .objective import Joint
 from .prior import Local
 from .table import Table
 
-__all__ = ["Placed", "Search", "descend", "place", "row_chunks"]
+__all__ = ["Placed", "Search", "best_of", "descend", "place", "row_chunks"]
 
 # Numbers of the Jacobians at work at a time, which are to stay near the processor.
 _NUMBERS = 2**20
@@ -208,14 +208,8 @@ def place(
     search : Search
         How many are followed, and when to stop.
     """
-    n_rows, n_candidates, n_latent = candidates.shape
-    values = torch.stack(
-        [joint.value(c, table, labels) for c in candidates.unbind(1)], 1
-    ).nan_to_num(nan=torch.inf)
-    n_starts = min(search.n_starts, n_candidates)
-    # Of equals the first candidate, whatever rows there are beside.
-    order = values.argsort(dim=1, stable=True)[:, :n_starts]
-    starts = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, n_latent))
+    starts = best_of(joint, candidates, table, labels, search.n_starts)
+    n_rows, n_starts, _ = starts.shape
     rows = torch.arange(n_rows, device=starts.device).repeat_interleave(n_starts)
     placed = descend(
         joint,
@@ -227,3 +221,33 @@ def place(
     ends = placed.values.view(n_rows, n_starts)
     best = ends.argmin(1) + n_starts * torch.arange(n_rows, device=ends.device)
     return Placed(placed.codes[best], placed.values[best], placed.found[best])
+
+
+def best_of(
+    joint: Joint,
+    candidates: Tensor,
+    table: Table,
+    labels: Tensor | None,
+    n_best: int,
+) -> Tensor:
+    """Return the best candidates of every row, in order.
+
+    Parameters
+    ----------
+    joint, candidates, table, labels
+        As in :func:`place`.
+    n_best : int
+        How many.
+
+    Returns
+    -------
+    codes : Tensor of shape (n_rows, n_best, n_latent)
+        With fewer where there are no more candidates.
+    """
+    values = torch.stack(
+        [joint.value(c, table, labels) for c in candidates.unbind(1)], 1
+    ).nan_to_num(nan=torch.inf)
+    # Of equals the first candidate, whatever rows there are beside.
+    order = values.argsort(dim=1, stable=True)[:, :n_best]
+    places = order.unsqueeze(-1).expand(-1, -1, candidates.shape[2])
+    return candidates.gather(1, places)

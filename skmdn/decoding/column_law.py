@@ -38,13 +38,15 @@ class ColumnLaw(nn.Module):
         """Return what the values would have to be if they are not; NaN is missing."""
         raise NotImplementedError
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Learn what is fixed from the training rows; return the marginal outputs.
 
         Parameters
         ----------
         x : Tensor of shape (n_samples, n_columns)
             Values; NaN is missing.
+        exposure : Tensor of shape (n_samples, 1), optional
+            The sizes of rows of counts, where they are known.
 
         Returns
         -------
@@ -57,7 +59,7 @@ class ColumnLaw(nn.Module):
         """Return values as the other methods take them, with 0 where one is missing."""
         return x.nan_to_num(nan=0.0)
 
-    def log_size(self, x: Tensor) -> Tensor | float:
+    def log_size(self, x: Tensor, exposure: Tensor | None = None) -> Tensor | float:
         """Return the logarithm of every row's size, ``(n_rows, 1)``, or 0 for all."""
         return 0.0
 

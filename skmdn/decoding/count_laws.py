@@ -18,6 +18,8 @@ class Counts(ColumnLaw):
     .. math:: s_i = \frac{\sum_j x_{ij}}{\sum_j m_j}
 
     over the columns j that are not missing, with their means m over the training rows.
+    Exposures that are known take the place of sizes; the means are then those of rows
+    of exposure 1.
 
     Parameters
     ----------
@@ -33,20 +35,29 @@ class Counts(ColumnLaw):
         super().__init__(n_columns)
         self.sized = sized
         self.usual: Tensor
+        self.level: Tensor
         self.register_buffer("usual", torch.ones(n_columns, dtype=torch.float64))
+        self.register_buffer("level", torch.ones((), dtype=torch.float64))
 
     def problem(self, x: Tensor) -> str | None:
         """Return what the values have to be."""
         good = (x >= 0.0) & (x == x.floor())
         return None if all_allowed(x, good) else "non-negative integers"
 
-    def start(self, x: Tensor) -> Tensor:
-        """Return the logarithms of the columns' means."""
-        self.usual = (x.nansum(0) / n_seen(x)).clamp_min(_LEAST_RATE)
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
+        """Return the logarithms of the columns' means at size 1."""
+        seen = n_seen(x)
+        if exposure is not None:
+            self.level = exposure.mean()
+            seen = ((~x.isnan()) * exposure).sum(0)
+            seen = torch.where(seen > 0.0, seen, 1.0)
+        self.usual = (x.nansum(0) / seen).clamp_min(_LEAST_RATE / float(self.level))
         return self.usual.log()
 
-    def log_size(self, x: Tensor) -> Tensor | float:
+    def log_size(self, x: Tensor, exposure: Tensor | None = None) -> Tensor | float:
         """Return the log size of rows; 0 for those without a count."""
+        if exposure is not None:
+            return exposure.log()
         if not self.sized:
             return 0.0
         expected = (~x.isnan()).to(x.dtype) @ self.usual
@@ -54,8 +65,8 @@ class Counts(ColumnLaw):
         return torch.where(total > 0.0, (total / expected).log(), 0.0).unsqueeze(1)
 
     def features(self, x: Tensor, log_size: Tensor | float) -> Tensor:
-        """Return logarithms of counts relative to the row's size."""
-        return (x * torch.as_tensor(-log_size).exp()).log1p()
+        """Return logarithms of counts as they would be at the usual size."""
+        return (x * self.level * torch.as_tensor(-log_size).exp()).log1p()
 
     def mean(self, eta: Tensor, log_size: Tensor | float) -> Tensor:
         """Return the expected counts."""

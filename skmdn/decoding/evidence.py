@@ -18,7 +18,7 @@ from .codes import Placed, row_chunks
 from .objective import Joint
 from .table import Table
 
-__all__ = ["importance_evidence", "laplace_evidence", "log_volume"]
+__all__ = ["hessian_factor", "importance_evidence", "laplace_evidence", "log_volume"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 # Proposals are wider than the normal law by this factor, so that weights are bounded
@@ -26,7 +26,9 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _WIDER = 1.2
 
 
-def _factor(joint: Joint, codes: Tensor, table: Table, labels: Tensor | None) -> Tensor:
+def hessian_factor(
+    joint: Joint, codes: Tensor, table: Table, labels: Tensor | None
+) -> Tensor:
     """Return the Cholesky factor of each row's Hessian, or of its bound."""
     local = joint.local(codes, table, labels)
     root, info = torch.linalg.cholesky_ex(local.hessian)
@@ -42,7 +44,7 @@ def log_volume(
     result = codes.new_empty(len(codes))
     for rows in row_chunks(joint, len(codes), n_latent):
         known = None if labels is None else labels[rows]
-        root = _factor(joint, codes[rows], table.of(rows), known)
+        root = hessian_factor(joint, codes[rows], table.of(rows), known)
         log_det = 2.0 * root.diagonal(dim1=1, dim2=2).log().sum(1)
         result[rows] = 0.5 * (n_latent * _LOG_2PI - log_det)
     return result
@@ -97,7 +99,7 @@ def importance_evidence(
     for rows in row_chunks(joint, n_rows, n_latent):
         known = None if labels is None else labels[rows]
         part, code = table.of(rows), placed.codes[rows]
-        root = _factor(joint, code, part, known)
+        root = hessian_factor(joint, code, part, known)
         log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)
         step = torch.linalg.solve_triangular(
             root.mT, noise.T.expand(len(rows), -1, -1), upper=True

@@ -9,7 +9,7 @@ The most probable code alone would be too sure where much is missing.
 import torch
 from torch import Tensor
 
-from .codes import Search, descend
+from .codes import Search, best_of, descend
 from .evidence import log_volume
 from .objective import Joint
 from .table import Table
@@ -30,18 +30,19 @@ def expected_rows(
     joint : Joint
         The model.
     starts : Tensor of shape (n_rows, n_starts, n_latent)
-        Where the searches begin, all of which are followed.
+        Where a search may begin.
     table : Table
         The rows.
     labels : Tensor of shape (n_rows, n_blocks) or None
         Their classes.
     search : Search
-        When to stop.
+        How many of the best are followed, and when to stop.
 
     Returns
     -------
     rows : Tensor of shape (n_rows, n_features)
     """
+    starts = best_of(joint, starts, table, labels, search.n_starts)
     n_rows, n_starts, n_latent = starts.shape
     rows = torch.arange(n_rows, device=starts.device).repeat_interleave(n_starts)
     many = table.of(rows)
@@ -55,6 +56,6 @@ def expected_rows(
     mass = mass.masked_fill(((apart < _SAME) & earlier).any(2), -torch.inf)
     share = torch.softmax(mass.nan_to_num(nan=-torch.inf), 1)
     with torch.no_grad():
-        decoded = joint.blocks.mean(joint.network(placed.codes), many)
+        decoded = joint.blocks.mean(joint.network(placed.codes), many.log_sizes())
     mean = (share.unsqueeze(1) @ decoded.view(n_rows, n_starts, -1)).squeeze(1)
     return joint.blocks.values(mean)

@@ -10,6 +10,7 @@ Where the class of a row is known, only the class's components are summed over.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,17 +55,23 @@ class LatentBlock:
     parameters : em.Parameters
         One mixture.
     priors : em.Priors
-        On its parameters.
-    table : Tensor of shape (n_classes + 1, n_components) or None
-        0 where a class may have the component and -inf elsewhere; the last row is for
-        rows of unknown class.
+        On its parameters, with the classes that components belong to, if there are any.
     """
 
     start: int
     stop: int
     parameters: em.Parameters
     priors: em.Priors
-    table: Tensor | None = None
+
+    @property
+    def classes(self) -> em.Classes | None:
+        """The classes that components belong to."""
+        return self.priors.classes
+
+    @cached_property
+    def table(self) -> Tensor | None:
+        """Which components a class allows; the last row is for one not known."""
+        return None if self.classes is None else self.classes.table()
 
     def allowed(self, labels: Tensor | None) -> Tensor | None:
         """Return what is added to the components' log weights of each row."""
@@ -77,8 +84,11 @@ class LatentBlock:
         p = self.parameters
         tensors = (p.log_weights, p.means, p.covariances, p.whitening)
         moved = em.Parameters(p.covariance_type, *(part.to(device) for part in tensors))
-        table = None if self.table is None else self.table.to(device)
-        return replace(self, parameters=moved, table=table)
+        classes = self.classes
+        if classes is not None:
+            classes = replace(classes, member=classes.member.to(device))
+        priors = replace(self.priors, classes=classes)
+        return replace(self, parameters=moved, priors=priors)
 
     def widened(self) -> "LatentBlock":
         """Return one wide component that covers all of them, for classes unknown."""
@@ -93,14 +103,14 @@ class LatentBlock:
             mean.view(1, 1, -1),
             variance.view(1, 1),
         )
-        return replace(self, parameters=single, table=None)
+        return replace(self, parameters=single, priors=em.Priors())
 
     def extended(self, mean: Tensor) -> "LatentBlock":
         """Return the block with one more class of one component, at this mean.
 
         Its weight and covariance are the average ones of the others.
         """
-        assert self.table is not None
+        assert self.classes is not None
         old = self.parameters
         log_weights = old.log_weights[0]
         n_components = len(log_weights)
@@ -114,16 +124,12 @@ class LatentBlock:
             torch.cat([old.means, mean.view(1, 1, -1)], 1),
             covariances,
         )
-        closed = self.table.new_full((len(self.table) - 1, 1), -torch.inf)
-        own = torch.full_like(self.table[:1], -torch.inf)
-        table = torch.cat(
-            [
-                torch.cat([self.table[:-1], closed], 1),
-                torch.cat([own, torch.zeros_like(own[:, :1])], 1),
-                self.table.new_zeros(1, n_components + 1),
-            ]
+        member, n_classes = self.classes.member, self.classes.n_classes
+        longer = em.Classes(
+            torch.cat([member, member.new_full((1,), n_classes)]), n_classes + 1
         )
-        return replace(self, parameters=parameters, table=table)
+        priors = replace(self.priors, classes=longer)
+        return replace(self, parameters=parameters, priors=priors)
 
     def class_means(self) -> Tensor:
         """Return the mean of each class, and last that of all components."""
@@ -188,10 +194,13 @@ class LatentBlock:
     def stepped(self, z: Tensor, labels: Tensor | None) -> "LatentBlock":
         """Return the block after a step of EM on codes; itself if they collapse."""
         columns = z[:, self.start : self.stop].T.contiguous()
-        if labels is not None and self.table is not None:
-            labels = torch.where(labels < 0, len(self.table) - 1, labels)
-        rows = em.Rows(columns, labels=labels if self.table is not None else None)
-        _, statistics = em.e_step(self.parameters, rows, self.table)
+        table = None if labels is None else self.table
+        if table is None:
+            labels = None
+        elif labels is not None:
+            labels = torch.where(labels < 0, len(table) - 1, labels)
+        rows = em.Rows(columns, labels=labels)
+        _, statistics = em.e_step(self.parameters, rows, table)
         better, sound = em.m_step(statistics, self.parameters, self.priors)
         return replace(self, parameters=better) if bool(sound.all()) else self
 

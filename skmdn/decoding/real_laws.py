@@ -37,7 +37,7 @@ class Gaussian(ColumnLaw):
         """Return None: all numbers will do."""
         return None
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Measure the columns."""
         self.center = x.nansum(0) / n_seen(x)
         spread = ((x - self.center).square().nansum(0) / n_seen(x)).sqrt()
@@ -110,7 +110,7 @@ class SphericalGaussian(Gaussian):
         super().__init__(n_columns)
         self.raw = nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Measure the columns together."""
         outputs = super().start(x)
         variance = (x - self.center).square().nansum(0) / n_seen(x)

@@ -45,9 +45,9 @@ class Table(list[Cells]):
         """Return some of the rows."""
         return Table(cells[rows] for cells in self)
 
-    def n_rows(self) -> int:
-        """Return the number of rows."""
-        return len(self[0].values)
+    def log_sizes(self) -> "list[Tensor | float]":
+        """Return the logarithms of the rows' sizes in each block."""
+        return [cells.log_size for cells in self]
 
 
 class Blocks(nn.Module):
@@ -72,19 +72,31 @@ class Blocks(nn.Module):
     def _laws(self) -> list[ColumnLaw]:
         return cast(list[ColumnLaw], list(self.laws))
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Let the laws see the training rows; return the marginal outputs."""
         parts = zip(self._laws(), self.columns, strict=True)
-        return torch.cat([law.start(x[:, columns]) for law, columns in parts])
+        return torch.cat([law.start(x[:, columns], exposure) for law, columns in parts])
 
-    def table(self, x: Tensor) -> Table:
-        """Return rows ``(n_samples, n_features)`` as the other methods take them."""
+    def table(self, x: Tensor, exposure: Tensor | None = None) -> Table:
+        """Return rows as the other methods take them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Values; NaN is missing.
+        exposure : Tensor of shape (n_samples, 1), optional
+            The sizes of rows of counts; by default those that the laws find.
+
+        Returns
+        -------
+        table : Table
+        """
         result = Table()
         for law, columns in zip(self._laws(), self.columns, strict=True):
             values = x[:, columns]
             missing = values.isnan()
             observed = (~missing).to(x.dtype) if bool(missing.any()) else None
-            log_size = law.log_size(values)
+            log_size = law.log_size(values, exposure)
             result.append(Cells(law.prepared(values), observed, log_size))
         return result
 
@@ -163,17 +175,20 @@ class Blocks(nn.Module):
                 result.append(slope)
         return result
 
-    def mean(self, eta: Tensor, table: Table | None = None) -> Tensor:
+    def mean(
+        self, eta: Tensor, log_sizes: Sequence[Tensor | float] | None = None
+    ) -> Tensor:
         """Return an expected value for every output.
 
-        Without a table the rows have the size 1.
+        ``log_sizes`` has those of the rows in each block; by default they are 0.
         """
-        parts = []
-        outputs = eta.split(self.sizes, 1)
-        for place, (law, part) in enumerate(zip(self._laws(), outputs, strict=True)):
-            log_size = 0.0 if table is None else table[place].log_size
-            parts.append(law.mean(part, log_size))
-        return torch.cat(parts, 1)
+        parts = zip(
+            self._laws(),
+            eta.split(self.sizes, 1),
+            log_sizes or [0.0] * len(self.sizes),
+            strict=True,
+        )
+        return torch.cat([law.mean(part, log_size) for law, part, log_size in parts], 1)
 
     def values(self, mean: Tensor) -> Tensor:
         """Return expected rows in the order of the data, from those of outputs."""

@@ -77,9 +77,9 @@ def mixture(kind="full", n_components=3, n_features=2, seed=0):
     return parameters
 
 
-def latent_block(kind="full", start=0, table=None, seed=0, n_components=3):
+def latent_block(kind="full", start=0, classes=None, seed=0, n_components=3):
     parameters = mixture(kind, seed=seed, n_components=n_components)
-    return LatentBlock(start, start + 2, parameters, em.Priors(), table)
+    return LatentBlock(start, start + 2, parameters, em.Priors(classes=classes))
 
 
 def joint_of(names=("gaussian",), kind="full", activation="silu", sizes=(5, 4)):

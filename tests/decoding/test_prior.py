@@ -12,10 +12,7 @@ from skmdn.priors import Dirichlet, LogNormalScale, Softball
 from tests.decoding.helpers import latent_block, mixture, normal
 
 KINDS = ("full", "tied", "diag", "spherical")
-TABLE = torch.tensor(
-    [[0.0, -math.inf, -math.inf], [-math.inf, 0.0, 0.0], [0.0, 0.0, 0.0]],
-    dtype=torch.float64,
-)
+CLASSES = em.Classes(torch.tensor([0, 1, 1]), 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -29,7 +26,7 @@ def test_the_density_is_that_of_the_mixture(kind):
 def test_derivatives_are_those_of_autograd(kind):
     # Two blocks; rows of a known, an unknown and no class.
     prior = CodePrior(
-        [latent_block(kind, table=TABLE), latent_block(kind, start=2, seed=9)]
+        [latent_block(kind, classes=CLASSES), latent_block(kind, start=2, seed=9)]
     )
     z = normal(4, 4, seed=5)
     labels = torch.tensor([[0, -1], [1, -1], [-1, -1], [1, -1]])
@@ -51,7 +48,7 @@ def test_derivatives_are_those_of_autograd(kind):
 
 
 def test_a_class_has_only_its_components():
-    block = latent_block(table=TABLE)
+    block = latent_block(classes=CLASSES)
     z = normal(1, 2, seed=5)
     joint = block.joint(z, torch.tensor([1]))
     assert joint[0, 0] == -math.inf
@@ -67,10 +64,12 @@ def test_a_class_has_only_its_components():
 
 
 def test_a_step_of_em_raises_the_posterior():
-    priors = em.Priors(Dirichlet(2.0), Softball(2.0), LogNormalScale(0.5))
+    priors = em.Priors(
+        Dirichlet(2.0), Softball(2.0), LogNormalScale(0.5), classes=CLASSES
+    )
     z = normal(40, 2, seed=5)
     labels = torch.arange(40).unsqueeze(1) % 3 - 1
-    prior = CodePrior([LatentBlock(0, 2, mixture(), priors, TABLE)])
+    prior = CodePrior([LatentBlock(0, 2, mixture(), priors)])
 
     def posterior(prior):
         return float(prior.log_prob(z, labels).sum()) + prior.log_prior()
@@ -94,7 +93,7 @@ def test_the_prior_counts_once_whatever_the_number_of_rows():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_class_gets_a_component_of_its_own(kind):
-    block = latent_block(kind, table=TABLE)
+    block = latent_block(kind, classes=CLASSES)
     mean = torch.tensor([5.0, -5.0], dtype=torch.float64)
     longer = block.extended(mean)
     torch.testing.assert_close(longer.class_means()[2], mean)
