@@ -322,7 +322,7 @@ def _report(
         few = " of a fit with few evaluations" if frugal else ""
         doubts.append(f"only {efficiency:.1%} of the draws{few} are effective")
     if quality.divergence > _MAX_DIVERGENCE:
-        doubts.append(f"KL(p || q) is about {quality.divergence:.2f} nats")
+        doubts.append(f"KL(p || q) is about {quality.divergence:.3g} nats")
     if target.n_nan:
         doubts.append(f"the potential was NaN or inf at {target.n_nan} points")
     return {

@@ -220,6 +220,28 @@ def test_densities_integrate_to_one_in_every_unit(std):
     assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=1e-6)
 
 
+def test_twenty_dimensions_integrate_to_one_within_their_bounds():
+    def potential(theta):
+        logs, rest = theta[:, :10].log(), theta[:, 10:]
+        square = (logs / 0.2).square() + ((rest - 0.2) / 0.1).square()
+        return -(0.5 * square + logs).sum(1)
+
+    vp = fit(potential, [(0, math.inf)] * 10 + [(-1, 1)] * 10)
+    log_mass = 10 * math.log(0.2 * 0.1 * 2 * math.pi)
+    assert vp.log_evidence_ == pytest.approx(log_mass, abs=0.02)
+    # The integral of q as a mean under the target, and the other way round.
+    z = np.random.RandomState(0).normal(size=(20_000, 20))
+    exact = np.concatenate([np.exp(0.2 * z[:, :10]), 0.2 + 0.1 * z[:, 10:]], axis=1)
+    own = vp.sample(20_000)
+    assert (own > [0] * 10 + [-1] * 10).all()
+    assert (own[:, 10:] < 1).all()
+    for theta, sign in ((exact, 1.0), (own, -1.0)):
+        log_ratio = vp.score_samples(theta) - vp.log_potential(theta) + log_mass
+        ratio = np.exp(sign * log_ratio)
+        assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20_000)
+        assert ratio.std() < 1
+
+
 @pytest.mark.parametrize(
     "prior",
     [[(-1, 1)] * 2, torch.distributions.Uniform(-torch.ones(2), torch.ones(2))],
@@ -230,6 +252,17 @@ def test_no_draw_lies_outside_of_a_box(prior):
     assert np.isfinite(vp.report_.elbo)
     assert vp.report_.impossible == 0
     np.testing.assert_array_equal(vp.score_samples([[1.01, 0.0]]), [-np.inf])
+
+
+@pytest.mark.parametrize("q", ["mixture", "nsf"])
+def test_gradients_of_the_density_are_tracked(q):
+    params = {**FEW, "max_iter": 10, "hidden_layer_sizes": (8,), "n_transforms": 2}
+    prior = [(-1, 1), (0, math.inf)]
+    vp = fit(lambda theta: theta.prod(1) - 2 * theta[:, 1], prior, q=q, **params)
+    theta = torch.tensor([[0.3, 0.4], [-0.5, 0.9]], dtype=torch.float64)
+    density = vp.posterior_
+    np.testing.assert_array_equal(density.log_prob(theta), vp.score_samples(theta))
+    assert torch.autograd.gradcheck(density.log_prob, theta.requires_grad_())
 
 
 # Copies, starts and observations.
@@ -308,6 +341,18 @@ def test_no_answer_before_fit():
     for query in (vp.score_samples, vp.score, vp.log_potential):
         with pytest.raises(NotFittedError):
             query(np.zeros((1, 2)))
+
+
+# Potentials that are none.
+
+
+def test_without_an_integral_there_is_a_warning_and_no_nan():
+    estimator = VariationalPosterior(
+        lambda theta: theta[:, 0], [(0, math.inf)], **FEW
+    ).set_params(quality_control="warn")
+    with pytest.warns(ConvergenceWarning, match="before the target was reached"):
+        estimator.fit()
+    assert np.isfinite(estimator.posterior_.means).all()
 
 
 # Half of the space.

@@ -146,6 +146,12 @@ def _finished(
         target, list(candidates.values()), settings.n_judged, generator
     )
     u, log_p = fresh_draws(target, best, settings.n_reported, generator)
+    if not log_mean(log_p - best.log_prob(u)) < math.inf:
+        raise ValueError(
+            "The fit ran away and ended where numbers have no meaning: the potential "
+            "seems to have no finite integral. If it is a likelihood, add_prior=True "
+            "adds the density of the prior."
+        )
     own = Batch(Proposal(best, 0.0), u, log_p, features(u))
     return Covering(
         best,

@@ -127,7 +127,7 @@ class Flowed:
         """Return the log density, -inf where there is none; features are not used."""
         if not len(u):
             return u.new_zeros(0)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and u.requires_grad):
             values = torch.cat([self.flow(part) for part in u.split(_PART)])
         return values.masked_fill(~values.isfinite(), -torch.inf)
 

@@ -120,7 +120,7 @@ def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:
         resp = torch.softmax(joint + log_weights, 1)
         log_weights = (weights @ resp).clamp_min(1e-300).log()
     kept = (log_weights > math.log(1e-6)).nonzero().squeeze(1)
-    return normals.with_weights(log_weights).choose(kept)
+    return normals.with_weights(log_weights).choose(kept) if len(kept) else normals
 
 
 def judged(
