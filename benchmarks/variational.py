@@ -18,8 +18,9 @@ With the folder of the three tasks of sbibm (files gaussian_linear.npz and so on
 x_i, reference_i; from the published repository sbi-benchmark/sbibm) these are added,
 for the observations 1 to 3 and against the published posterior draws.
 
-Last the coverage check, 20 seeds in 2 and in 10 dimensions: how often a good fit is
-suspected, and how often one is whose minor mode was deleted.
+Then the coverage check, 20 seeds in 2 and in 10 dimensions: how often a good fit is
+suspected, and how often one is whose minor mode was deleted. Last flows beside the
+mixture on some of the targets, the same columns; ``--flows`` runs these alone.
 """
 
 import argparse
@@ -61,6 +62,7 @@ CENTER = SMOOTHNESS.normal(size=20)
 CIRCLE = 5.0 * np.stack(
     [np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], 1
 )
+FLOW_TARGETS = ("funnel, 5-d", "banana")
 UNIFORM_X = np.random.RandomState(5).normal(0, 0.6, size=10)
 
 
@@ -298,6 +300,10 @@ def targets():
     known = truncated(UNIFORM_X, math.sqrt(0.1), -1.0, 1.0)
     rows = _truncated_draws(UNIFORM_X, math.sqrt(0.1))
     yield "linear, uniform prior, 10-d", uniform[0], unit * 10, rows, known
+
+
+def simulations():
+    """Yield the same of four simulations of SLCP."""
     for seed in (1, 2, 3, 4):
         potential, sampler, known = slcp(seed)
         yield f"slcp, simulation {seed}", potential, [(-3, 3)] * 5, sampler, known
@@ -364,9 +370,9 @@ def c2st(draws, reference):
     return cross_val_score(forest, rows, labels, cv=folds).mean()
 
 
-def measure(name, potential, prior, sampler, known, budget):
+def measure(name, potential, prior, sampler, known, budget, q="mixture"):
     """Return a row of the table."""
-    estimator = VariationalPosterior(potential, prior, random_state=0)
+    estimator = VariationalPosterior(potential, prior, q=q, random_state=0)
     estimator.set_params(max_potential_evals=budget)
     start = time.process_time()
     with warnings.catch_warnings(record=True):
@@ -389,13 +395,24 @@ def measure(name, potential, prior, sampler, known, budget):
         f"{report.efficiency:.3f}",
         f"{report.divergence:.4f}",
         f"{report.log_evidence - report.truncated_elbo:.4f}",
-        estimator.posterior_.n_components,
+        estimator.posterior_.n_components if q == "mixture" else "",
         n_evals,
         f"{seconds:.2f}",
         len(report.doubts),
     ]
-    print(*row, sep="  ", flush=True)
+    print(q, *row, sep="  ", flush=True)
     return row
+
+
+def flow_rows():
+    """Return the rows of mixtures and of flows over them."""
+    chosen = [p for p in targets() if p[0] in FLOW_TARGETS]
+    return [
+        [q, *measure(*problem, budget, q)]
+        for problem in chosen
+        for budget in (400_000, 50_000)
+        for q in ("mixture", "maf", "nsf")
+    ]
 
 
 def coverage_counts(n_features, prior, n_seeds=20):
@@ -419,12 +436,9 @@ def coverage_counts(n_features, prior, n_seeds=20):
     return row
 
 
-def main():
-    """Run all of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="the tasks of sbibm")
-    folder = parser.parse_args().folder
-    problems = list(targets()) + (list(sbi_tasks(folder)) if folder else [])
+def mixtures(folder):
+    """Fit mixtures to all targets, and try the coverage check."""
+    problems = [*targets(), *simulations(), *(sbi_tasks(folder) if folder else [])]
     rows = [measure(*p, budget) for p in problems for budget in (400_000, 20_000)]
     save("variational", HEADER, rows)
     header = [
@@ -438,6 +452,17 @@ def main():
     wide = [stats.norm(0, 5)] * 10
     counts = [coverage_counts(2, [(-15, 15)] * 2), coverage_counts(10, wide)]
     save("variational_coverage", header, counts)
+
+
+def main():
+    """Run all of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="the tasks of sbibm")
+    parser.add_argument("--flows", action="store_true", help="these alone")
+    arguments = parser.parse_args()
+    if not arguments.flows:
+        mixtures(arguments.folder)
+    save("variational_flows", ["q", *HEADER], flow_rows())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The approximate posterior a user holds: numpy in, numpy out."""
+"""The approximate posterior a user holds."""
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from .bridge import generator_from, to_numpy, to_tensor
 from .covering.linked import LinkedFlow, LinkedNormals
@@ -51,20 +52,23 @@ class PosteriorDensity:
         """Means of the components, ``(n_components, n_features)``."""
         return to_numpy(self._mixture.component_means())
 
-    def log_prob(self, theta: ArrayLike) -> np.ndarray:
+    def log_prob(self, theta: ArrayLike | Tensor) -> np.ndarray | Tensor:
         """Return the log density, -inf outside of the support.
 
         Parameters
         ----------
-        theta : array-like of shape (n_points, n_features)
-            Points.
+        theta : array-like or Tensor of shape (n_points, n_features)
+            Points. From a tensor comes a tensor, through which gradients flow.
 
         Returns
         -------
-        log_prob : ndarray of shape (n_points,)
+        log_prob : ndarray or Tensor of shape (n_points,)
             In nats.
         """
-        return to_numpy(self._linked.log_prob(self._points(theta)))
+        points = self._points(theta)
+        if isinstance(theta, Tensor):
+            return self._linked.log_prob(points)
+        return to_numpy(self._linked.log_prob(points))
 
     def sample(
         self,
@@ -168,11 +172,12 @@ class PosteriorDensity:
             )
         return [f % self.n_features for f in places]
 
-    def _points(self, theta: ArrayLike):
-        points = np.asarray(theta, dtype=np.float64)
+    def _points(self, theta: ArrayLike | Tensor) -> Tensor:
+        tracked = isinstance(theta, Tensor)
+        points = theta.double() if tracked else to_tensor(np.asarray(theta, float))
         if points.ndim != 2 or points.shape[1] != self.n_features:
             raise ValueError(
-                f"theta has shape {points.shape}; expected (n_points, "
+                f"theta has shape {tuple(points.shape)}; expected (n_points, "
                 f"{self.n_features})."
             )
-        return to_tensor(points)
+        return points

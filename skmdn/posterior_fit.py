@@ -188,24 +188,21 @@ class PosteriorFit:
             max_components=max_components,
             effort=effort,
         ).within(most)
-        n_later = settings.n_judged + settings.n_reported
-        n_descent = min(descent.n_evals, target.max_evals // 3 - n_later)
-        reserve = n_descent + n_later if n_descent else 0
+        later = settings.within(most // 2)
+        n_later = later.n_reported + (0 if descent.learns else later.n_judged)
+        reserve = descent.kept(most) + n_later if descent.n_evals else 0
         target.max_evals -= reserve
         earlier = start.normals if start is not None else None
         covering = cover(target, settings, generator, earlier)
         target.max_evals += reserve
         flow, records = None, []
-        if n_descent:
+        if reserve:
+            # What the covering has left over is the descent's as well.
+            n_descent = min(descent.n_evals, target.left - n_later)
             fitted, records = descent.run(
-                target,
-                covering.normals,
-                n_descent,
-                settings.n_judged,
-                generator,
-                start,
+                target, covering, n_descent, later.n_judged, generator, start
             )
-            u, log_p = fresh_draws(target, fitted, settings.n_reported, generator)
+            u, log_p = fresh_draws(target, fitted, later.n_reported, generator)
             covering = replace(
                 covering,
                 quality=measure(fitted, u, log_p),
@@ -215,6 +212,7 @@ class PosteriorFit:
                 flow = fitted
             else:
                 covering = replace(covering, normals=fitted)
+        covering = covering.without_draws()
         frugal = max_evals < _FRUGAL
         report = _report(
             covering.quality, covering.coverage, covering.power, target, frugal
@@ -324,7 +322,7 @@ def _report(
         few = " of a fit with few evaluations" if frugal else ""
         doubts.append(f"only {efficiency:.1%} of the draws{few} are effective")
     if quality.divergence > _MAX_DIVERGENCE:
-        doubts.append(f"KL(p || q) is about {quality.divergence:.2f} nats")
+        doubts.append(f"KL(p || q) is about {quality.divergence:.3g} nats")
     if target.n_nan:
         doubts.append(f"the potential was NaN or inf at {target.n_nan} points")
     return {

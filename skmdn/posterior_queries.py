@@ -52,6 +52,9 @@ class PosteriorQueries(DensityMixin, TorchEstimator):
         score : float
             In nats per point; higher is better.
         """
+        check_is_fitted(self)
+        # For tools of scikit-learn theta is X, and their checks want its message.
+        theta = self._checked_theta(theta, "theta as X")
         return float(np.mean(self.score_samples(theta)))
 
     def predict(self, X=None, return_std=False):
@@ -162,11 +165,12 @@ class PosteriorQueries(DensityMixin, TorchEstimator):
     def _joined(self, parts, X):
         return parts[0] if X is None and len(self._fits) == 1 else np.stack(parts)
 
-    def _checked_theta(self, theta):
+    def _checked_theta(self, theta, name="theta"):
         theta = check_array(theta, dtype=np.float64, input_name="theta")
-        if theta.shape[1] != self.posterior_.n_features:
+        wanted = self.posterior_.n_features
+        if theta.shape[1] != wanted:
             raise ValueError(
-                f"theta has {theta.shape[1]} columns; the prior has "
-                f"{self.posterior_.n_features} parameters."
+                f"{name} has {theta.shape[1]} features, but {type(self).__name__} is "
+                f"expecting {wanted} features as input, one for each parameter."
             )
         return theta

@@ -444,10 +444,13 @@ class VariationalPosterior(PosteriorQueries):
         if self.quality_control != "retry" or not first.report["doubts"]:
             return first
         second = attempt(2)
-        second.n_evals += first.n_evals
-        both = (first, second)
-        keys = [(len(f.report["doubts"]), f.report["divergence"]) for f in both]
-        return second if keys[1] <= keys[0] else first
+        n_evals = first.n_evals + second.n_evals
+        both = (second, first)
+        best = min(
+            both, key=lambda f: (len(f.report["doubts"]), f.report["divergence"])
+        )
+        best.n_evals = n_evals
+        return best
 
     def _warn(self):
         records = [record for fit in self._fits for record in fit.records]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .bridge import to_tensor
 from .coordinates import Coordinates
-from .covering import LinkedNormals, Normals, Target
+from .covering import Covering, LinkedNormals, Normals, Target
 from .covering.descent import Parameters, descend, improved
 from .covering.flowing import Flowed, FlowTraining, over_mixture
 from .covering.judging import judged
@@ -31,8 +31,12 @@ NORMALS = ("mixture", "gaussian", "gaussian_diag")
 # Flows whose transforms have an inverse in closed form, by one pass for each feature.
 _INVERTIBLE = ("maf", "nsf")
 _RATES = {"normals": 0.03, "flow": 0.005}
-# Weighted draws that "auto" fits a flow to.
-_LEARNED = 20_000
+# The share of the evaluations that is kept for a descent.
+_SHARE = 0.2
+# That of a flow by "auto": weighted draws have taught it before, and cost nothing. A
+# descent of fewer steps is left out.
+_LATER_SHARE = 0.1
+_FEWEST_STEPS = 50
 _START_DRAWS = 4_000
 _START_COMPONENTS = 20
 _START_STEPS = 20
@@ -222,20 +226,31 @@ class Descent:
         """What it may take."""
         if self.q == "mixture" and self.objective is None:
             return 0
-        n_steps = self.n_particles * self.steps.max_iter
-        learned = self.is_flow and self.objective is None
-        return n_steps + (_LEARNED if learned else 0)
+        return self.n_particles * self.steps.max_iter
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is a flow that is fitted to draws of the covering first."""
+        return self.is_flow and self.objective is None
+
+    def kept(self, max_evals: int) -> int:
+        """Return how many of all evaluations are kept for it."""
+        if not self.learns:
+            return min(self.n_evals, int(_SHARE * max_evals))
+        kept = min(self.n_evals, int(_LATER_SHARE * max_evals))
+        return kept if kept >= _FEWEST_STEPS * self.n_particles else 0
 
     def run(
         self,
         target: Target,
-        normals: Normals,
+        covering: Covering,
         max_evals: int,
         n_judged: int,
         generator: torch.Generator,
         start: Start | None = None,
     ) -> tuple[Fitted, list[Record]]:
         """Return the fitted member of the family, and how the descents went."""
+        normals = covering.normals
         if self.q == "mixture" and self.objective is None:
             return normals, []
         objective = self.objective
@@ -252,7 +267,9 @@ class Descent:
                 target, normals, self.steps, self.n_particles, generator
             )
             flow = flow or self._new_flow(normals, generator)
-            return self._flow(training, flow, objective, max_evals, n_judged)
+            if self.objective is None:
+                return self._learned(training, flow, covering, max_evals)
+            return self._descended(training, flow, max_evals, n_judged)
         diagonal = self.q == "gaussian_diag"
         first = normals if self.q == "mixture" else normals.moment_matched(diagonal)
         if objective is None:
@@ -277,28 +294,37 @@ class Descent:
             return moved if better else first, [record]
         return judged(target, [first, moved], n_judged, generator)[0], [record]
 
-    def _flow(
-        self,
-        training: FlowTraining,
-        flow: Flow,
-        objective: Objective | None,
-        max_evals: int,
-        n_judged: int,
+    def _descended(
+        self, training: FlowTraining, flow: Flow, max_evals: int, n_judged: int
     ) -> tuple[Flowed, list[Record]]:
+        """Follow the objective that was asked for."""
+        objective = self.objective
+        assert objective is not None
         records = [training.imitate(flow.train())]
-        if self.objective is not None:
-            first = copy.deepcopy(flow).eval()
-            records.append(training.descend(flow, self.objective, max_evals))
-            pair = [first, flow.eval()]
-            better = training.improved(self.objective, pair, n_judged)
-            return Flowed(pair[better]), [r for r in records if r]
+        first = copy.deepcopy(flow).eval()
+        records.append(training.descend(flow, objective, max_evals))
+        pair = [first, flow.eval()]
+        better = training.improved(objective, pair, n_judged)
+        return Flowed(pair[better]), [r for r in records if r]
+
+    def _learned(
+        self, training: FlowTraining, flow: Flow, covering: Covering, max_evals: int
+    ) -> tuple[Flowed, list[Record]]:
+        """Let the start, a fit to weighted draws and a descent compete.
+
+        The draws are the last ones of the covering, and those of its report judge.
+        """
+        assert covering.pool is not None
+        assert covering.own is not None
+        records = [training.imitate(flow.train())]
         flows = [copy.deepcopy(flow)]
-        n_learned = min(_LEARNED, max_evals // 2)
-        records.append(training.learn(flow, n_learned))
-        if objective is not None:
+        records.append(training.learn(flow, covering.pool))
+        n_fewest = _FEWEST_STEPS * self.n_particles
+        if training.target.differentiable and max_evals >= n_fewest:
             flows.append(copy.deepcopy(flow))
-            records.append(training.descend(flow, objective, max_evals - n_learned))
-        best = training.best([*flows, flow], n_judged)
+            objective = Objective("rKL", stick_the_landing=True)
+            records.append(training.descend(flow, objective, max_evals))
+        best = training.best([*flows, flow], covering.own)
         return Flowed(best.eval()), [r for r in records if r]
 
     def _new_flow(self, normals: Normals, generator: torch.Generator) -> Flow:

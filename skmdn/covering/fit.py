@@ -12,7 +12,7 @@ from .judging import judged, reweighted
 from .merging import merge_cheapest, reduced
 from .natural import natural_gradient
 from .normals import Normals, features
-from .pool import Batch, Proposal, effective_size, log_mean, normalized
+from .pool import Batch, Pool, Proposal, effective_size, log_mean, normalized
 from .quality import (
     Coverage,
     Quality,
@@ -51,6 +51,10 @@ class Covering:
         KL(p || q) at the levels of the growth.
     picked : str
         Which candidate was best.
+    pool : Pool or None
+        The last draws of the growth, for whoever goes on.
+    own : Batch or None
+        Those of the report.
     """
 
     normals: Normals
@@ -60,6 +64,12 @@ class Covering:
     power: float
     divergences: list[float]
     picked: str
+    pool: Pool | None = None
+    own: Batch | None = None
+
+    def without_draws(self) -> "Covering":
+        """Return the same without them."""
+        return replace(self, pool=None, own=None)
 
 
 def cover(
@@ -116,6 +126,7 @@ def cover(
     return replace(
         covering,
         batches=[replace(batch, phi=batch.phi[:0]) for batch in covering.batches[:-1]],
+        own=covering.batches[-1],
         power=annealing.power,
     )
 
@@ -135,6 +146,12 @@ def _finished(
         target, list(candidates.values()), settings.n_judged, generator
     )
     u, log_p = fresh_draws(target, best, settings.n_reported, generator)
+    if not log_mean(log_p - best.log_prob(u)) < math.inf:
+        raise ValueError(
+            "The fit ran away and ended where numbers have no meaning: the potential "
+            "seems to have no finite integral. If it is a likelihood, add_prior=True "
+            "adds the density of the prior."
+        )
     own = Batch(Proposal(best, 0.0), u, log_p, features(u))
     return Covering(
         best,
@@ -144,6 +161,7 @@ def _finished(
         1.0,
         growth.history,
         list(candidates)[scores.index(min(scores))],
+        growth.pool,
     )
 
 

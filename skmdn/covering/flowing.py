@@ -20,12 +20,12 @@ from torch.distributions import Distribution, constraints
 from skmdn.flows import Flow
 
 from .descent import log_mixture, log_target, repeats
-from .judging import Drawn, falls, falls_forward, judged
+from .judging import falls, falls_forward, scores_of
 from .minimise import Record, Steps, minimise
 from .normals import Normals
 from .objectives import Objective
 from .pareto import pareto_smoothed
-from .pool import Proposal
+from .pool import Batch, Pool
 from .target import Density
 
 __all__ = ["Flowed", "FlowTraining", "flow_loss", "over_mixture"]
@@ -127,7 +127,7 @@ class Flowed:
         """Return the log density, -inf where there is none; features are not used."""
         if not len(u):
             return u.new_zeros(0)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and u.requires_grad):
             values = torch.cat([self.flow(part) for part in u.split(_PART)])
         return values.masked_fill(~values.isfinite(), -torch.inf)
 
@@ -219,17 +219,15 @@ class FlowTraining:
 
         return minimise(loss, list(flow.parameters()), self.steps)
 
-    def learn(self, flow: Flow, n_draws: int) -> Record:
-        """Fit the flow to weighted draws of the mixture, by maximum likelihood.
+    def learn(self, flow: Flow, pool: Pool) -> Record:
+        """Fit the flow to weighted draws, by maximum likelihood.
 
         The weights are smoothed. A tenth of the draws is held out; if the likelihood
         there has not risen, the flow stays what it was.
         """
-        proposal = Proposal(self.normals)
-        u = proposal.draw(n_draws, self.generator)
-        log_w = self.target.log_prob(u) - proposal.log_prob(u)
+        u, log_w = pool.u, pool.log_weights()
         weights = torch.softmax(pareto_smoothed(log_w)[0], 0)
-        held = torch.rand(n_draws, generator=self.generator) < 0.1
+        held = torch.rand(len(u), generator=self.generator) < 0.1
         rows, weights_in = u[~held], weights[~held]
         size = min(_IMITATED, len(rows))
 
@@ -277,10 +275,10 @@ class FlowTraining:
 
         return falls([partial(loss, flow) for flow in pair], seeds)
 
-    def best(self, flows: list[Flow], n_judged: int) -> Flow:
-        """Return the best one on a common sample of all and of the mixture."""
+    @staticmethod
+    def best(flows: list[Flow], batch: Batch) -> Flow:
+        """Return the best one on draws that none of them was fitted to."""
+        log_q = batch.proposal.log_prob(batch.u, batch.phi)
         flowed = [Flowed(flow) for flow in flows]
-        proposals: list[Drawn] = [_Own(q) for q in flowed]
-        proposals.append(Proposal(self.normals, share=1.0 / 3.0))
-        chosen, _ = judged(self.target, flowed, n_judged, self.generator, proposals)
-        return chosen.flow
+        scores = scores_of(flowed, batch.u, batch.log_p, log_q)
+        return flows[scores.index(min(scores))]

@@ -61,8 +61,9 @@ class Growth:
 
     def run(self, normals: Normals, max_evals: int) -> Normals:
         """Return the mixture after the last level that the budget allows."""
-        pool = Pool(5)
-        for batch in self.pool.batches[-4:]:
+        size = self.settings.n_pooled
+        pool = Pool(size)
+        for batch in self.pool.batches[1 - size :]:
             pool.add(batch)
         self.pool = pool
         lowest, n_flat = math.inf, 0

@@ -11,7 +11,15 @@ from .normals import Normals, features
 from .pool import Proposal, log_mean, normalized
 from .target import Density
 
-__all__ = ["TRUNCATION", "divergence", "falls", "falls_forward", "judged", "reweighted"]
+__all__ = [
+    "TRUNCATION",
+    "divergence",
+    "falls",
+    "falls_forward",
+    "judged",
+    "reweighted",
+    "scores_of",
+]
 
 _EM_STEPS = 10
 # A gain below this many of them may be noise.
@@ -112,7 +120,7 @@ def reweighted(normals: Normals, phi: Tensor, weights: Tensor) -> Normals:
         resp = torch.softmax(joint + log_weights, 1)
         log_weights = (weights @ resp).clamp_min(1e-300).log()
     kept = (log_weights > math.log(1e-6)).nonzero().squeeze(1)
-    return normals.with_weights(log_weights).choose(kept)
+    return normals.with_weights(log_weights).choose(kept) if len(kept) else normals
 
 
 def judged(
@@ -135,11 +143,22 @@ def judged(
     phi, log_p = features(u), target.log_prob(u)
     logs = torch.stack([q.log_prob(u, phi) for q in proposals])
     log_mix = torch.logsumexp(logs, 0) - math.log(len(proposals))
-    log_w = log_p - log_mix
-    if not bool(log_w.isfinite().any()):
-        return candidates[0], [math.inf] * len(candidates)
-    scores = [_score(log_p, q.log_prob(u, phi), log_w, log_mix) for q in candidates]
+    scores = scores_of(candidates, u, log_p, log_mix)
     return candidates[min(range(len(scores)), key=scores.__getitem__)], scores
+
+
+def scores_of(
+    candidates: Sequence[Scored], u: Tensor, log_p: Tensor, log_mix: Tensor
+) -> list[float]:
+    """Return the scores on draws of known log density, smaller is better.
+
+    They are the sum of both divergences and a part of the loss of efficiency; all are
+    infinite if no draw has density.
+    """
+    log_w, phi = log_p - log_mix, features(u)
+    if not bool(log_w.isfinite().any()):
+        return [math.inf] * len(candidates)
+    return [_score(log_p, q.log_prob(u, phi), log_w, log_mix) for q in candidates]
 
 
 def _score(log_p: Tensor, log_q: Tensor, log_w: Tensor, log_mix: Tensor) -> float:

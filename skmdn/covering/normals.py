@@ -301,7 +301,9 @@ def _chunks(n_rows: int, n_columns: int) -> Iterator[slice]:
 
 
 def _log_sum_exp(joint: Tensor) -> Tensor:
-    """Return the logarithm of the rows' sums; the argument is overwritten."""
+    """Return the logarithm of the rows' sums; the argument may be overwritten."""
+    if joint.requires_grad:
+        return torch.logsumexp(joint, 1)
     top = joint.amax(1, keepdim=True)
     total = joint.sub_(top).clamp_(min=_LEAST).exp_().sum(1)
     return total.log_().add_(top.squeeze(1))

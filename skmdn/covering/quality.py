@@ -94,7 +94,8 @@ def measure(normals: Normals | Flowed, u: Tensor, log_p: Tensor) -> Quality:
     kept = log_w > log_evidence - TRUNCATION
     cut = 1.0 - float(kept.double().mean())
     # Without the cut draws q is larger by 1 / (1 - cut).
-    truncated = float(log_w[kept].mean()) + math.log1p(-cut) if size else -math.inf
+    some = bool(kept.any())
+    truncated = float(log_w[kept].mean()) + math.log1p(-cut) if some else -math.inf
     return Quality(
         log_w,
         size / len(log_w),

@@ -17,6 +17,8 @@ class Settings:
         The effective number of draws that a step of the annealing keeps.
     n_batch : int
         Draws of a batch.
+    n_pooled : int
+        Batches that growth fits to at a time.
     n_starts : int
         Climbs of the mode hunt.
     max_components : int
@@ -32,6 +34,7 @@ class Settings:
     n_prior: int = 10_000
     n_effective: float = 200.0
     n_batch: int = 1_000
+    n_pooled: int = 5
     n_starts: int = 40
     max_components: int = 100
     most_components: int = 200
@@ -92,6 +95,7 @@ class Settings:
             n_prior=effort * 2_000,
             n_effective=0.5 * n_effective,
             n_batch=n_batch // 2,
+            n_pooled=12,
             n_starts=15,
             n_judged=1_000,
             n_reported=2_000,

@@ -10,6 +10,7 @@ from skmdn.covering.flowing import Flowed, FlowTraining, flow_loss, over_mixture
 from skmdn.covering.minimise import Steps
 from skmdn.covering.normals import Normals
 from skmdn.covering.objectives import Objective
+from skmdn.covering.pool import Batch, Pool, Proposal
 from skmdn.flows import Flow, make_flow
 from tests.covering.densities import line, target_of
 from tests.covering.test_objectives import GRID, WIDTH, bimodal
@@ -239,11 +240,14 @@ def test_weighted_draws_teach_what_the_mixture_lacks():
         return float(weights @ (log_p - Flowed(flow).log_prob(u)))
 
     first = forward_divergence(flow)
-    record = steps.learn(flow, 8000)
+    pool = Pool(1)
+    pool.add(Batch.draw(target, Proposal(normals), 8000, generator()))
+    record = steps.learn(flow, pool)
     assert len(record.losses) == 200
     assert forward_divergence(flow) < first - 0.3
     again = over("maf", normals)
-    assert steps.best([again, flow], 2000) is flow
+    fresh = Batch.draw(target, Proposal(normals), 2000, generator(2))
+    assert steps.best([again, flow], fresh) is flow
 
 
 def test_a_flow_has_no_density_where_it_is_not_a_number():
