@@ -23,6 +23,7 @@ from .distribution import PredictiveDistribution
 from .drawn_posteriors import DrawnPosteriors, OneDrawnPosterior
 from .families import MultivariateNormal, Transformed
 from .items import padded_items
+from .linked_line import LinkedFeatures, ridge
 from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .posterior_density import PosteriorDensity
@@ -52,9 +53,6 @@ __all__ = ["AmortizedFit"]
 _LINKS = {"relu": "softplus", "silu": "exp"}
 _VIEWS = ("silu", "relu")
 _DROPOUT = {"relu": 0.05, "silu": 0.0}
-
-
-_RIDGE = 1.0
 
 
 _SHAPING = (
@@ -117,7 +115,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 **settings,
             )
             return X, y.astype(np.float64, copy=False)
-        items = self._items(X, reset=reset)
+        items = self._items(X, reset=reset, failed=True)
         y = check_array(
             y,
             ensure_2d=False,
@@ -129,9 +127,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             raise ValueError(f"X has {len(items)} rows, but y has {len(y)}.")
         return items, y
 
-    def _items(self, X, *, reset):
-        """Return rows of items, padded by NaN."""
-        items = padded_items(X)
+    def _items(self, X, *, reset, failed=False):
+        """Return rows of items, padded by NaN; perhaps also of failed simulations."""
+        items = padded_items(X, failed=failed)
         if reset:
             self.n_features_in_ = items.shape[2]
         elif items.shape[2] != self.n_features_in_:
@@ -196,7 +194,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _made_scaler(self, rows):
         """Measure the data, of padded rows the items that are real."""
         if self.summary is None:
-            return DataScaler.fit(rows.X, rows.weights)
+            theta = to_numpy(self._coordinates.forward(to_tensor(rows.u)))
+            return LinkedFeatures.fit(
+                rows.X, theta, rows.u, rows.weights, self._coordinates
+            )
         items = rows.X[:]
         real = ~np.isnan(items[..., 0])
         if not real.any():
@@ -262,7 +263,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         """Return what comes before the trunk, and the number of its outputs."""
         summary = summary_from(self.summary)
         if summary is None:
-            return Features(), rows.X.shape[1]
+            return Features(), self._x_scaler.n_features
         block = summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
         return block, block.n_out
 
@@ -275,27 +276,14 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
         Of summaries that are yet to be learned, nothing is known: the slopes are 0.
         """
-        share = rows.weights / rows.weights.sum()
-        mean = share @ rows.u
         if self.summary is not None:
+            share = rows.weights / rows.weights.sum()
+            mean = share @ rows.u
             spread = np.sqrt(np.maximum(share @ (rows.u - mean) ** 2, 1e-12))
             slopes = np.zeros((len(mean), n_summaries))
             return to_tensor(mean), to_tensor(slopes), to_tensor(spread)
-        n_features = n_summaries
-        gram, cross = np.zeros((n_features, n_features)), 0.0
-        for part in row_chunks(len(rows)):
-            x = self._x_scaler.transform(rows.X[part])
-            weighted = x.T * share[part]
-            gram += weighted @ x
-            cross = cross + weighted @ (rows.u[part] - mean)
-        gram += _RIDGE / rows.count() * np.eye(n_features)
-        slopes = np.linalg.solve(gram, cross)
-        square = np.zeros(rows.u.shape[1])
-        for part in row_chunks(len(rows)):
-            x = self._x_scaler.transform(rows.X[part])
-            rest = rows.u[part] - mean - x @ slopes
-            square += share[part] @ rest**2
-        residual = np.sqrt(np.maximum(square, 1e-12))
+        transform = self._x_scaler.transform
+        mean, slopes, residual = ridge(transform, rows.X, rows.u, rows.weights)
         return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
 
     # Queries.
@@ -346,7 +334,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         return PosteriorDensity(LinkedNormals(self._coordinates, normals))
 
     def _summaries(self, X):
-        """Return observations, or what the first network makes of them."""
+        """Return observations, or what the first network makes of sets."""
+        if self.summary is None:
+            parts = row_chunks(len(X))
+            return np.concatenate([self._x_scaler.data.transform(X[p]) for p in parts])
         network = self.module_.networks[0]
         device = next(network.parameters()).device
         parts = []

@@ -51,7 +51,8 @@ def mapped_tensor(
 
     No other copy of the whole array is made.
     """
-    result = torch.empty(values.shape, dtype=dtype, device=device)
+    shape = len(values), *function(values[:1]).shape[1:]
+    result = torch.empty(shape, dtype=dtype, device=device)
     for rows in row_parts(values.shape):
         result[rows] = to_tensor(function(values[rows]), dtype=dtype)
     return result
@@ -120,13 +121,14 @@ class StreamedRows:
         self.function = function
         self.dtype = dtype
         self.device = torch.device(device)
+        self.row_shape = function(values[:1]).shape[1:]
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         flat = rows.reshape(-1).cpu().numpy()
-        taken = torch.empty((len(flat), *self.values.shape[1:]), dtype=self.dtype)
+        taken = torch.empty((len(flat), *self.row_shape), dtype=self.dtype)
         for part in row_parts(taken.shape):
             values = self.function(self.values[flat[part]])
             taken[part] = to_tensor(values, dtype=self.dtype)
