@@ -55,6 +55,9 @@ _VIEWS = ("silu", "relu")
 _DROPOUT = {"relu": 0.05, "silu": 0.0}
 
 
+# What the widest tensor of a pass of summaries may hold.
+_SUMMARY_NUMBERS = 2**20
+
 _SHAPING = (
     "prior",
     "density",
@@ -236,24 +239,28 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 link=_LINKS[activation],
                 generator=generator,
             )
-            head.start(*self._line(rows, n_summaries), generator=generator)
+            head.start(*self._line(rows, block), generator=generator)
             networks.append(PosteriorNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
 
     def _flow(self, rows, sizes, activation, generator):
         """Build a flow at the linear regression."""
-        block, n_summaries = self._block(rows, generator)
-        intercept, slopes, residual = self._line(rows, n_summaries)
+        block, _ = self._block(rows, generator)
+        intercept, slopes, residual = self._line(rows, block)
         chosen = spaced_rows(len(rows))
-        rest = to_tensor(rows.u[chosen]) - intercept
         if self.summary is None:
-            rest -= to_tensor(self._x_scaler.transform(rows.X[chosen])) @ slopes.mT
+            x = self._x_scaler.transform(rows.X[chosen])[None]
+        else:
+            x = self._through(block, rows.X[chosen])
+        # Lines of members differ; the place and the units of the flows do not.
+        shift, scale = intercept.mean(0), residual.mean(0)
+        rest = to_tensor(rows.u[chosen]) - to_tensor(x) @ slopes.mT - shift
         return FlowNetwork(
             self.density,
             block,
-            slopes.repeat(self.n_estimators, 1, 1),
-            shift=intercept,
-            scale=flow_units(rest, residual),
+            slopes.expand(self.n_estimators, -1, -1).clone(),
+            shift=shift,
+            scale=flow_units(rest.flatten(0, 1), scale),
             hidden_layer_sizes=sizes,
             activation=activation,
             generator=generator,
@@ -271,20 +278,25 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         """Return the share of units that is left out."""
         return _DROPOUT[activation] if self.dropout == "auto" else self.dropout
 
-    def _line(self, rows, n_summaries):
+    def _line(self, rows, block):
         """Return intercept, slopes and residual deviations of a ridge regression.
 
-        Of summaries that are yet to be learned, nothing is known: the slopes are 0.
+        Summaries are regressed on as they are before training; each member of the
+        block has its own, and so has every result a leading axis.
         """
-        if self.summary is not None:
-            share = rows.weights / rows.weights.sum()
-            mean = share @ rows.u
-            spread = np.sqrt(np.maximum(share @ (rows.u - mean) ** 2, 1e-12))
-            slopes = np.zeros((len(mean), n_summaries))
-            return to_tensor(mean), to_tensor(slopes), to_tensor(spread)
-        transform = self._x_scaler.transform
-        mean, slopes, residual = ridge(transform, rows.X, rows.u, rows.weights)
-        return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
+        if self.summary is None:
+            transform = self._x_scaler.transform
+            found = [ridge(transform, rows.X, rows.u, rows.weights)]
+        else:
+            chosen = spaced_rows(len(rows))
+            u, weights = rows.u[chosen], rows.weights[chosen]
+            found = []
+            for seen in self._through(block, rows.X[chosen]):
+                middle = np.average(seen, axis=0, weights=weights)
+                mean, slopes, residual = ridge(lambda s: s, seen - middle, u, weights)
+                found.append((mean - middle @ slopes, slopes, residual))
+        mean, slopes, residual = (np.stack(part) for part in zip(*found, strict=True))
+        return to_tensor(mean), to_tensor(slopes).mT, to_tensor(residual)
 
     # Queries.
 
@@ -338,16 +350,20 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         if self.summary is None:
             parts = row_chunks(len(X))
             return np.concatenate([self._x_scaler.data.transform(X[p]) for p in parts])
-        network = self.module_.networks[0]
-        device = next(network.parameters()).device
+        block = self.module_.networks[0].block
+        return self._through(block, X)[0]
+
+    def _through(self, block, X):
+        """Return what the members of a block make of rows of items."""
+        (first, *_) = block.parameters()
+        n_together = max(1, _SUMMARY_NUMBERS // (block.numbers_per_row * len(first)))
         parts = []
         with torch.no_grad():
-            for rows in row_chunks(len(X), network.n_rows_together()):
+            for rows in row_chunks(len(X), n_together):
                 x = self._x_scaler.transform(X[rows])
-                x = to_tensor(x.reshape(1, len(x), -1), device=device)
-                shape = (self.n_estimators, *x.shape[1:])
-                parts.append(to_numpy(network.block(x.expand(shape))[0]))
-        return np.concatenate(parts)
+                x = to_tensor(x.reshape(1, len(x), -1), device=first.device)
+                parts.append(to_numpy(block(x.expand(len(first), *x.shape[1:]))))
+        return np.concatenate(parts, axis=1)
 
 
 def behind_links(mixture: Mixture, coordinates: Coordinates) -> Mixture:

@@ -127,6 +127,7 @@ class AmortizedTraining(AmortizedFit):
             closed_form=PosteriorGradient,
             race=_RACE,
             passes=self._passes(),
+            doubtful=True,
         )
         histories = training.run(states)
         reporter.finish()
@@ -208,6 +209,7 @@ class AmortizedTraining(AmortizedFit):
             by_hand=False,
             resolution=None,
             repeats=False,
+            doubtful=True,
         )
         training.weigh()
 

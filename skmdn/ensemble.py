@@ -120,6 +120,9 @@ class EnsembleTraining:
         Of the views.
     passes : sequence of float, default=()
         For each view which share of the passes it makes; all by default.
+    doubtful : bool, default=False
+        Whether a width other than 1 needs more than chance for it; see
+        :meth:`skmdn.stacking.HeldOutPredictions.best_spread`.
     """
 
     module: MixtureEnsemble
@@ -134,6 +137,7 @@ class EnsembleTraining:
     closed_form: Any = ClosedFormGradient
     race: Race = Race()
     passes: Sequence[float] = ()
+    doubtful: bool = False
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -261,7 +265,8 @@ class EnsembleTraining:
         """Weigh the views and set the width on the rows they have held out."""
         held_out = self._predictions(self.module, self.split[1], self.judges)
         shares = stacking_weights(held_out.log_prob(), held_out.weights)
-        self.module.weigh(shares, held_out.best_spread(shares))
+        width = held_out.best_spread(shares, doubtful=self.doubtful)
+        self.module.weigh(shares, width)
 
     def _finish(self, histories: list[History]) -> None:
         """Train on, with most of the held-out rows, or learn what repeats by heart."""
@@ -312,7 +317,7 @@ class EnsembleTraining:
         """Set the width on rows that groups of members have kept held out."""
         shares = module.shares()
         found = self._predictions(module, kept, judges)
-        module.weigh(shares, found.best_spread(shares))
+        module.weigh(shares, found.best_spread(shares, doubtful=self.doubtful))
 
     def _remember(
         self,

@@ -114,10 +114,19 @@ class HeldOutPredictions:
         """Return the log-likelihood of the views' pool."""
         return self.pool(shares, log_factor) @ self.weights
 
-    def best_spread(self, shares: Tensor) -> Tensor:
+    def best_spread(self, shares: Tensor, *, doubtful: bool = False) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool.
 
         A coarse search, then a fine one around the best.
+
+        Parameters
+        ----------
+        shares : Tensor of shape (n_views,)
+            How much each view counts.
+        doubtful : bool, default=False
+            Whether the logarithm is taken towards 0 as far as it may be due to chance:
+            by the share 1 / (2 g) of it, where g is how much likelier, in nats, it
+            makes all rows.
         """
         weights = self.weights
         n_rows = max(1, int(weights.count_nonzero()))
@@ -135,7 +144,23 @@ class HeldOutPredictions:
 
         near = look(range(0, len(log_factors), _COARSE))
         first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
-        return log_factors[look(range(first, last))] + _MARGIN / n_rows
+        best = look(range(first, last))
+        if not doubtful:
+            return log_factors[best] + _MARGIN / n_rows
+        place = float(log_factors[best])
+        if first < best < last - 1:
+            place += float(log_factors[1] - log_factors[0]) * _vertex(
+                *(found[i] for i in (best - 1, best, best + 1))
+            )
+        factor = log_factors.new_tensor(place)
+        gain = float(self.total(shares, factor) - self.total(shares))
+        return factor * max(0.0, 1.0 - 0.5 / max(gain, 0.5))
+
+
+def _vertex(before: float, top: float, behind: float) -> float:
+    """Return how many steps from the middle one of three equidistant points is best."""
+    bend = before - 2.0 * top + behind
+    return 0.5 * (before - behind) / bend if bend < 0.0 else 0.0
 
 
 def stacking_weights(
