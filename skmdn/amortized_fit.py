@@ -21,6 +21,7 @@ from .coordinates import Coordinates
 from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
 from .drawn_posteriors import DrawnPosteriors, OneDrawnPosterior
+from .exports import to_arviz
 from .families import MultivariateNormal, Transformed
 from .items import padded_items
 from .linked_line import LinkedFeatures, ridge
@@ -299,6 +300,34 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         return to_tensor(mean), to_tensor(slopes).mT, to_tensor(residual)
 
     # Queries.
+
+    def to_arviz(self, X, n_samples=1000, *, names=None, random_state=None):
+        """Return draws for every observation and their log densities for ArviZ.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Observations.
+        n_samples : int, default=1000
+            Number of draws for each.
+        names : sequence of str, default=None
+            Names of the parameters.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws; the estimator's own by default.
+
+        Returns
+        -------
+        tree : xarray.DataTree
+            See :func:`skmdn.diagnostics.to_arviz`.
+        """
+        draws = self.sample(X, n_samples, random_state=random_state)
+        X = self._checked_X(X, quietly=True)
+        log_prob = [
+            self.log_prob(np.repeat(x[None], n_samples, axis=0), own)
+            for x, own in zip(X, draws, strict=True)
+        ]
+        draws = draws[..., None] if draws.ndim == 2 else draws
+        return to_arviz(draws, names=names, log_prob=log_prob, observed=X)
 
     def _distribution(self, X):
         """Return the posterior of every row."""
