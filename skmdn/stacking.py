@@ -40,6 +40,9 @@ _PSEUDO_SPREAD = 0.05
 # Too narrow costs more than too wide: over the rows' number, added to the logarithm.
 _MARGIN = 2.0
 
+# Nats that chance may gain; see ``best_spread``.
+_DOUBT_WIDER, _DOUBT_NARROWER = 0.5, 2.0
+
 # The least log density that counts: a row that no view can explain, 140 standard
 # deviations away, must not decide for all.
 _LEAST = -1e4
@@ -125,8 +128,9 @@ class HeldOutPredictions:
             How much each view counts.
         doubtful : bool, default=False
             Whether the logarithm is taken towards 0 as far as it may be due to chance:
-            by the share 1 / (2 g) of it, where g is how much likelier, in nats, it
-            makes all rows.
+            by the share c / g of it, where g is how much likelier, in nats, it makes
+            all rows, and c is 1/2, or 2 for what is narrower: the rows have chosen
+            states, and promise too much.
         """
         weights = self.weights
         n_rows = max(1, int(weights.count_nonzero()))
@@ -154,7 +158,8 @@ class HeldOutPredictions:
             )
         factor = log_factors.new_tensor(place)
         gain = float(self.total(shares, factor) - self.total(shares))
-        return factor * max(0.0, 1.0 - 0.5 / max(gain, 0.5))
+        doubt = _DOUBT_WIDER if place > 0.0 else _DOUBT_NARROWER
+        return factor * max(0.0, 1.0 - doubt / max(gain, doubt))
 
 
 def _vertex(before: float, top: float, behind: float) -> float:
