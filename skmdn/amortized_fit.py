@@ -21,8 +21,10 @@ from .coordinates import Coordinates
 from .covering import LinkedNormals, Normals
 from .distribution import PredictiveDistribution
 from .drawn_posteriors import DrawnPosteriors, OneDrawnPosterior
+from .exports import to_arviz
 from .families import MultivariateNormal, Transformed
 from .items import padded_items
+from .linked_line import LinkedFeatures, ridge
 from .mixture import Mixture
 from .networks import MixtureEnsemble
 from .posterior_density import PosteriorDensity
@@ -54,8 +56,8 @@ _VIEWS = ("silu", "relu")
 _DROPOUT = {"relu": 0.05, "silu": 0.0}
 
 
-_RIDGE = 1.0
-
+# What the widest tensor of a pass of summaries may hold.
+_SUMMARY_NUMBERS = 2**20
 
 _SHAPING = (
     "prior",
@@ -117,7 +119,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 **settings,
             )
             return X, y.astype(np.float64, copy=False)
-        items = self._items(X, reset=reset)
+        items = self._items(X, reset=reset, failed=True)
         y = check_array(
             y,
             ensure_2d=False,
@@ -129,9 +131,9 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             raise ValueError(f"X has {len(items)} rows, but y has {len(y)}.")
         return items, y
 
-    def _items(self, X, *, reset):
-        """Return rows of items, padded by NaN."""
-        items = padded_items(X)
+    def _items(self, X, *, reset, failed=False):
+        """Return rows of items, padded by NaN; perhaps also of failed simulations."""
+        items = padded_items(X, failed=failed)
         if reset:
             self.n_features_in_ = items.shape[2]
         elif items.shape[2] != self.n_features_in_:
@@ -196,7 +198,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _made_scaler(self, rows):
         """Measure the data, of padded rows the items that are real."""
         if self.summary is None:
-            return DataScaler.fit(rows.X, rows.weights)
+            theta = to_numpy(self._coordinates.forward(to_tensor(rows.u)))
+            return LinkedFeatures.fit(
+                rows.X, theta, rows.u, rows.weights, self._coordinates
+            )
         items = rows.X[:]
         real = ~np.isnan(items[..., 0])
         if not real.any():
@@ -235,24 +240,28 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 link=_LINKS[activation],
                 generator=generator,
             )
-            head.start(*self._line(rows, n_summaries), generator=generator)
+            head.start(*self._line(rows, block), generator=generator)
             networks.append(PosteriorNetwork(block, trunk, head))
         return MixtureEnsemble(networks)
 
     def _flow(self, rows, sizes, activation, generator):
         """Build a flow at the linear regression."""
-        block, n_summaries = self._block(rows, generator)
-        intercept, slopes, residual = self._line(rows, n_summaries)
+        block, _ = self._block(rows, generator)
+        intercept, slopes, residual = self._line(rows, block)
         chosen = spaced_rows(len(rows))
-        rest = to_tensor(rows.u[chosen]) - intercept
         if self.summary is None:
-            rest -= to_tensor(self._x_scaler.transform(rows.X[chosen])) @ slopes.mT
+            x = self._x_scaler.transform(rows.X[chosen])[None]
+        else:
+            x = self._through(block, rows.X[chosen])
+        # Lines of members differ; the place and the units of the flows do not.
+        shift, scale = intercept.mean(0), residual.mean(0)
+        rest = to_tensor(rows.u[chosen]) - to_tensor(x) @ slopes.mT - shift
         return FlowNetwork(
             self.density,
             block,
-            slopes.repeat(self.n_estimators, 1, 1),
-            shift=intercept,
-            scale=flow_units(rest, residual),
+            slopes.expand(self.n_estimators, -1, -1).clone(),
+            shift=shift,
+            scale=flow_units(rest.flatten(0, 1), scale),
             hidden_layer_sizes=sizes,
             activation=activation,
             generator=generator,
@@ -262,7 +271,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         """Return what comes before the trunk, and the number of its outputs."""
         summary = summary_from(self.summary)
         if summary is None:
-            return Features(), rows.X.shape[1]
+            return Features(), self._x_scaler.n_features
         block = summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
         return block, block.n_out
 
@@ -270,35 +279,55 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         """Return the share of units that is left out."""
         return _DROPOUT[activation] if self.dropout == "auto" else self.dropout
 
-    def _line(self, rows, n_summaries):
+    def _line(self, rows, block):
         """Return intercept, slopes and residual deviations of a ridge regression.
 
-        Of summaries that are yet to be learned, nothing is known: the slopes are 0.
+        Summaries are regressed on as they are before training; each member of the
+        block has its own, and so has every result a leading axis.
         """
-        share = rows.weights / rows.weights.sum()
-        mean = share @ rows.u
-        if self.summary is not None:
-            spread = np.sqrt(np.maximum(share @ (rows.u - mean) ** 2, 1e-12))
-            slopes = np.zeros((len(mean), n_summaries))
-            return to_tensor(mean), to_tensor(slopes), to_tensor(spread)
-        n_features = n_summaries
-        gram, cross = np.zeros((n_features, n_features)), 0.0
-        for part in row_chunks(len(rows)):
-            x = self._x_scaler.transform(rows.X[part])
-            weighted = x.T * share[part]
-            gram += weighted @ x
-            cross = cross + weighted @ (rows.u[part] - mean)
-        gram += _RIDGE / rows.count() * np.eye(n_features)
-        slopes = np.linalg.solve(gram, cross)
-        square = np.zeros(rows.u.shape[1])
-        for part in row_chunks(len(rows)):
-            x = self._x_scaler.transform(rows.X[part])
-            rest = rows.u[part] - mean - x @ slopes
-            square += share[part] @ rest**2
-        residual = np.sqrt(np.maximum(square, 1e-12))
-        return to_tensor(mean), to_tensor(slopes.T), to_tensor(residual)
+        if self.summary is None:
+            transform = self._x_scaler.transform
+            found = [ridge(transform, rows.X, rows.u, rows.weights)]
+        else:
+            chosen = spaced_rows(len(rows))
+            u, weights = rows.u[chosen], rows.weights[chosen]
+            found = []
+            for seen in self._through(block, rows.X[chosen]):
+                middle = np.average(seen, axis=0, weights=weights)
+                mean, slopes, residual = ridge(lambda s: s, seen - middle, u, weights)
+                found.append((mean - middle @ slopes, slopes, residual))
+        mean, slopes, residual = (np.stack(part) for part in zip(*found, strict=True))
+        return to_tensor(mean), to_tensor(slopes).mT, to_tensor(residual)
 
     # Queries.
+
+    def to_arviz(self, X, n_samples=1000, *, names=None, random_state=None):
+        """Return draws for every observation and their log densities for ArviZ.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Observations.
+        n_samples : int, default=1000
+            Number of draws for each.
+        names : sequence of str, default=None
+            Names of the parameters.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws; the estimator's own by default.
+
+        Returns
+        -------
+        tree : xarray.DataTree
+            See :func:`skmdn.diagnostics.to_arviz`.
+        """
+        draws = self.sample(X, n_samples, random_state=random_state)
+        X = self._checked_X(X, quietly=True)
+        log_prob = [
+            self.log_prob(np.repeat(x[None], n_samples, axis=0), own)
+            for x, own in zip(X, draws, strict=True)
+        ]
+        draws = draws[..., None] if draws.ndim == 2 else draws
+        return to_arviz(draws, names=names, log_prob=log_prob, observed=X)
 
     def _distribution(self, X):
         """Return the posterior of every row."""
@@ -346,17 +375,24 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         return PosteriorDensity(LinkedNormals(self._coordinates, normals))
 
     def _summaries(self, X):
-        """Return observations, or what the first network makes of them."""
-        network = self.module_.networks[0]
-        device = next(network.parameters()).device
+        """Return observations, or what the first network makes of sets."""
+        if self.summary is None:
+            parts = row_chunks(len(X))
+            return np.concatenate([self._x_scaler.data.transform(X[p]) for p in parts])
+        block = self.module_.networks[0].block
+        return self._through(block, X)[0]
+
+    def _through(self, block, X):
+        """Return what the members of a block make of rows of items."""
+        (first, *_) = block.parameters()
+        n_together = max(1, _SUMMARY_NUMBERS // (block.numbers_per_row * len(first)))
         parts = []
         with torch.no_grad():
-            for rows in row_chunks(len(X), network.n_rows_together()):
+            for rows in row_chunks(len(X), n_together):
                 x = self._x_scaler.transform(X[rows])
-                x = to_tensor(x.reshape(1, len(x), -1), device=device)
-                shape = (self.n_estimators, *x.shape[1:])
-                parts.append(to_numpy(network.block(x.expand(shape))[0]))
-        return np.concatenate(parts)
+                x = to_tensor(x.reshape(1, len(x), -1), device=first.device)
+                parts.append(to_numpy(block(x.expand(len(first), *x.shape[1:]))))
+        return np.concatenate(parts, axis=1)
 
 
 def behind_links(mixture: Mixture, coordinates: Coordinates) -> Mixture:

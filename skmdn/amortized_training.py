@@ -69,7 +69,9 @@ class AmortizedTraining(AmortizedFit):
             max_iter = math.ceil(most / n_steps)
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
-            least = math.ceil(_LEAST_PATIENCE_STEPS / n_steps)
+            # Networks that begin at a line may be done at once; summaries are not.
+            steps = _LEAST_PATIENCE_STEPS if self.summary is None else _PATIENCE_STEPS
+            least = math.ceil(steps / n_steps)
         return Settings(
             max_iter=max_iter,
             batch_size=batch_size,
@@ -127,6 +129,7 @@ class AmortizedTraining(AmortizedFit):
             closed_form=PosteriorGradient,
             race=_RACE,
             passes=self._passes(),
+            doubtful=True,
         )
         histories = training.run(states)
         reporter.finish()
@@ -208,6 +211,7 @@ class AmortizedTraining(AmortizedFit):
             by_hand=False,
             resolution=None,
             repeats=False,
+            doubtful=True,
         )
         training.weigh()
 

@@ -51,9 +51,22 @@ def mapped_tensor(
 
     No other copy of the whole array is made.
     """
-    result = torch.empty(values.shape, dtype=dtype, device=device)
-    for rows in row_parts(values.shape):
-        result[rows] = to_tensor(function(values[rows]), dtype=dtype)
+    return _filled(values.shape, lambda rows: function(values[rows]), dtype, device)
+
+
+def _filled(
+    shape: Sequence[int],
+    rows_of: Callable[[slice], NDArray[Any]],
+    dtype: torch.dtype,
+    device: str = "cpu",
+) -> Tensor:
+    """Return a tensor of rows that come in parts, which say how long a row is."""
+    result = torch.empty(shape, dtype=dtype, device=device)
+    for rows in row_parts(shape):
+        part = to_tensor(rows_of(rows), dtype=dtype)
+        if part.shape[1:] != result.shape[1:]:
+            result = result.new_empty((shape[0], *part.shape[1:]))
+        result[rows] = part
     return result
 
 
@@ -126,10 +139,11 @@ class StreamedRows:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         flat = rows.reshape(-1).cpu().numpy()
-        taken = torch.empty((len(flat), *self.values.shape[1:]), dtype=self.dtype)
-        for part in row_parts(taken.shape):
-            values = self.function(self.values[flat[part]])
-            taken[part] = to_tensor(values, dtype=self.dtype)
+        taken = _filled(
+            (len(flat), *self.values.shape[1:]),
+            lambda part: self.function(self.values[flat[part]]),
+            self.dtype,
+        )
         return taken.view(*rows.shape, *taken.shape[1:]).to(self.device)
 
 

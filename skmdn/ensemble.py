@@ -125,6 +125,9 @@ class EnsembleTraining:
         For each view which share of the passes it makes; all by default.
     levels : bool, default=False
         Whether networks may divide a part of their weights equally.
+    doubtful : bool, default=False
+        Whether a width other than 1 needs more than chance for it; see
+        :meth:`skmdn.stacking.HeldOutPredictions.best_spread`.
     """
 
     module: MixtureEnsemble
@@ -140,6 +143,7 @@ class EnsembleTraining:
     race: Race = Race()
     passes: Sequence[float] = ()
     levels: bool = False
+    doubtful: bool = False
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -273,7 +277,7 @@ class EnsembleTraining:
             level, log_factor = found.level_and_spread(shares)
             self.module.level(level)
         else:
-            log_factor = found.best_spread(shares)
+            log_factor = found.best_spread(shares, doubtful=self.doubtful)
         self.module.weigh(shares, log_factor)
 
     def _finish(self, histories: list[History]) -> None:
@@ -323,7 +327,9 @@ class EnsembleTraining:
         """Set the width anew on rows that groups of members have kept held out."""
         shares = self.module.shares()
         found = self._predictions(self.module, kept)
-        self.module.weigh(shares, found.best_spread(shares, _PSEUDO_BEFORE))
+        n_pseudo = 0.0 if self.doubtful else _PSEUDO_BEFORE
+        log_factor = found.best_spread(shares, n_pseudo, doubtful=self.doubtful)
+        self.module.weigh(shares, log_factor)
 
     def _remember(
         self,

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["padded_items", "with_padding"]
+__all__ = ["padded_items", "whole_rows", "with_padding"]
 
 
-def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
+def padded_items(
+    X: Any, mask: Any = None, *, name: str = "X", failed: bool = False
+) -> np.ndarray:
     """Return rows of items as one array, with NaN where there is no item.
 
     Parameters
@@ -21,6 +23,8 @@ def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
         True where an item is real; what stands elsewhere is not looked at.
     name : str, default="X"
         What errors call it.
+    failed : bool, default=False
+        Whether rows are let through that are not whole; see :func:`whole_rows`.
 
     Returns
     -------
@@ -52,6 +56,30 @@ def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
         )
     if mask is not None:
         items = with_padding(items, mask, name=name)
+    if not failed:
+        _check_whole(items, name)
+    return items
+
+
+def whole_rows(items: np.ndarray) -> np.ndarray:
+    """Tell of which rows all items are finite or padding.
+
+    Parameters
+    ----------
+    items : ndarray of shape (n_samples, n_items, n_features)
+        Rows that are padded by NaN.
+
+    Returns
+    -------
+    whole : ndarray of shape (n_samples,)
+        False where an item has infinity or lacks some of its features.
+    """
+    missing = np.isnan(items).all(-1)
+    return np.asarray((np.isfinite(items).all(-1) | missing).all(-1))
+
+
+def _check_whole(items: np.ndarray, name: str) -> None:
+    """Refuse rows that are not whole."""
     missing = np.isnan(items)
     partly = missing.any(-1) & ~missing.all(-1)
     if partly.any():
@@ -61,12 +89,15 @@ def padded_items(X: Any, mask: Any = None, *, name: str = "X") -> np.ndarray:
             "feature that says what is missing."
         )
     if np.isinf(items).any():
-        raise ValueError(f"{name} contains infinity.")
-    return items
+        raise ValueError(
+            f"{name} contains infinity, or NaN in an item that is no padding."
+        )
 
 
 def with_padding(values: Any, mask: Any, *, name: str = "X") -> np.ndarray:
     """Return an array whose items are NaN where the mask is false.
+
+    A real item that is NaN must not pass for padding: there it becomes infinite.
 
     Parameters
     ----------
@@ -88,7 +119,11 @@ def with_padding(values: Any, mask: Any, *, name: str = "X") -> np.ndarray:
             f"The mask of {name} must be true or false for each of its "
             f"{values.shape[:2]} items, got the shape {mask.shape}."
         )
-    values[~mask.astype(bool)] = np.nan
+    real = mask.astype(bool)
+    values[np.isnan(values) & real.reshape(*real.shape, *(values.ndim - 2) * [1])] = (
+        np.inf
+    )
+    values[~real] = np.nan
     return values
 
 

@@ -44,9 +44,10 @@ class AmortizedPosterior(AmortizedTraining):
         quantiles are used, never its density: that is in the simulations. None, for all
         parameters or as an entry, stands for a parameter without bounds that is
         measured by the simulations' mean and standard deviation.
-    density : {"mixture", "nsf", "maf", "nice"}, default="mixture"
+    density : {"mixture", "nsf", "maf", "nice", "naf", "sospf", "gf"}, default="mixture"
         The family of posteriors in the coordinates: mixtures of correlated normals, or
-        flows of zuko (extra ``flows``), which learn from simulated pairs only.
+        flows of zuko (extra ``flows``), which learn from simulated pairs only. The last
+        three take the networks one by one and draw by a search.
     n_components : int, default=10
         Components of each network; of mixtures only.
     summary : str, Summary, callable or None, default=None

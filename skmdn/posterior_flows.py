@@ -27,9 +27,11 @@ __all__ = [
     "FlowTraining",
 ]
 
-# The transforms of the others cannot be vectorised over members.
-AMORTIZED_FLOWS = ("nsf", "maf", "nice")
-_N_TRANSFORMS = {"nsf": 3, "maf": 5, "nice": 6}
+# Of zuko's there is also unaf, whose integrals keep the parameters of one member.
+_N_TRANSFORMS = {"nsf": 3, "maf": 5, "nice": 6, "naf": 1, "sospf": 2, "gf": 3}
+AMORTIZED_FLOWS = tuple(_N_TRANSFORMS)
+# Their transforms differentiate on the way, which cannot be vectorised over members.
+_ONE_BY_ONE = ("naf", "sospf", "gf")
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 # What the widest tensor of a forward pass may take.
@@ -41,7 +43,7 @@ class FlowNetwork(nn.Module):
 
     Parameters
     ----------
-    name : {"nsf", "maf", "nice"}
+    name : {"nsf", "maf", "nice", "naf", "sospf", "gf"}
         The family of the flow.
     block : nn.Module
         Summaries: ``(members, rows, ...)`` to ``(members, rows, n_summaries)``.
@@ -87,6 +89,7 @@ class FlowNetwork(nn.Module):
             for _ in range(n_members)
         ]
         self.flow = Flow(_stacked(members), shift, torch.diag(scale))
+        self.together = name not in _ONE_BY_ONE
 
     def leave_out(self, share: float) -> None:
         """Do nothing: flows leave out no units."""
@@ -111,8 +114,14 @@ class FlowNetwork(nn.Module):
             return result
 
         values: dict[str, Tensor] = dict(self.flow.named_parameters())
-        result: Tensor = torch.vmap(of_member)(values, u - base, summaries)
-        return result
+        if self.together:
+            result: Tensor = torch.vmap(of_member)(values, u - base, summaries)
+            return result
+        parts = [
+            of_member({name: value[m] for name, value in values.items()}, t, context)
+            for m, (t, context) in enumerate(zip(u - base, summaries, strict=True))
+        ]
+        return torch.stack(parts)
 
     def draw(self, x: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of one member for each row.

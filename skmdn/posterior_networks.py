@@ -184,22 +184,24 @@ class CorrelatedHead(nn.Module):
 
         Parameters
         ----------
-        intercept : Tensor of shape (n_outputs,)
+        intercept : Tensor of shape (n_members or 1, n_outputs)
             Where the line is at 0.
-        line : Tensor of shape (n_outputs, n_summaries)
+        line : Tensor of shape (n_members or 1, n_outputs, n_summaries)
             Its coefficients.
-        residual : Tensor of shape (n_outputs,)
+        residual : Tensor of shape (n_members or 1, n_outputs)
             Standard deviations of what it leaves over.
         generator : torch.Generator, optional
             Where components begin around the line.
         """
         self.line.copy_(line.expand_as(self.line))
         low, high = _LOG_UNITS
-        self.log_unit.copy_((-residual.log()).clamp(low, high).expand_as(self.log_unit))
+        log_unit = (-residual.log()).clamp(low, high).unsqueeze(1)
+        self.log_unit.copy_(log_unit.expand_as(self.log_unit))
         n_logits, n_means, *_ = raw_sizes(self.n_components, self.n_outputs)
         mean = self.linear.bias[:, 0, n_logits : n_logits + n_means]
         around = torch.empty_like(self.log_unit).normal_(generator=generator)
-        mean.copy_((intercept + residual * around).flatten(1))
+        around = intercept.unsqueeze(1) + residual.unsqueeze(1) * around
+        mean.copy_(around.flatten(1))
 
     def unit(self) -> Tensor:
         """Return the logarithms of the units, within bounds."""

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .base import TorchEstimator
 from .bridge import to_numpy, to_tensor
+from .exports import to_arviz
 from .posterior_fit import of_each
 
 __all__ = ["PosteriorQueries"]
@@ -56,6 +57,36 @@ class PosteriorQueries(DensityMixin, TorchEstimator):
         # For tools of scikit-learn theta is X, and their checks want its message.
         theta = self._checked_theta(theta, "theta as X")
         return float(np.mean(self.score_samples(theta)))
+
+    def to_arviz(
+        self, n_samples=1000, X=None, *, names=None, method="q", random_state=None
+    ):
+        """Return draws and their log densities as ArviZ has them.
+
+        Parameters
+        ----------
+        n_samples : int, default=1000
+            How many, of each posterior.
+        X : array-like of shape (n_rows, n_features), default=None
+            Rows that fit was given; by default all of them.
+        names : sequence of str, default=None
+            Names of the parameters.
+        method : {"q", "sir", "psir"}, default="q"
+            As in ``sample``.
+        random_state : int, RandomState instance or None, default=None
+            The seed of the draws; None uses the estimator's ``random_state``.
+
+        Returns
+        -------
+        tree : xarray.DataTree
+            See :func:`skmdn.diagnostics.to_arviz`.
+        """
+        draws = self.sample(n_samples, X, method=method, random_state=random_state)
+        every = draws if draws.ndim == 3 else draws[None]
+        pairs = zip(self._chosen(X), every, strict=True)
+        log_prob = np.stack([fit.density.log_prob(own) for fit, own in pairs])
+        log_prob = log_prob.reshape(draws.shape[:-1])
+        return to_arviz(draws, names=names, log_prob=log_prob, observed=X)
 
     def predict(self, X=None, return_std=False):
         """Return the posterior mean.

@@ -13,7 +13,7 @@ from scipy import stats
 from .base import ChosenRows, Standardizer
 from .bridge import to_numpy, to_tensor
 from .coordinates import Coordinates
-from .items import with_padding
+from .items import whole_rows, with_padding
 from .parameter_space import ParameterSpace
 from .predictive import row_chunks
 
@@ -58,10 +58,6 @@ class Simulated:
 
     def __len__(self) -> int:
         return len(self.u)
-
-    def count(self) -> float:
-        """Return how many rows these are worth, weights below 1 counted as 1."""
-        return max(float(self.weights.sum()), float(len(self.weights)))
 
 
 @dataclass(frozen=True)
@@ -143,8 +139,7 @@ def usable_rows(
     """
     counts = weights > 0
     finite = _finite_rows(theta)
-    if not padded:
-        finite &= _finite_rows(X)
+    finite &= whole_rows(X) if padded else _finite_rows(X)
     good = finite & counts
     n_failed = int(np.sum(~finite & counts))
     if not n_failed:

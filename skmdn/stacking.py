@@ -50,6 +50,9 @@ _PSEUDO_LEVEL = (20.0, 1.0)
 # Searches for the levelled share and the factor in turn.
 _N_ROUNDS = 2
 
+# Nats that chance may gain; see ``best_spread``.
+_DOUBT_WIDER, _DOUBT_NARROWER = 0.5, 2.0
+
 # The least log density that counts: a row that no view can explain, 140 standard
 # deviations away, must not decide for all.
 _LEAST = -1e4
@@ -143,7 +146,9 @@ class HeldOutPredictions:
         shares = stacking_weights(torch.stack(log_prob), self.weights, n_pseudo=granted)
         return shares[1]
 
-    def best_spread(self, shares: Tensor, n_pseudo: float = 0.0) -> Tensor:
+    def best_spread(
+        self, shares: Tensor, n_pseudo: float = 0.0, *, doubtful: bool = False
+    ) -> Tensor:
         """Return the logarithm of the factor of all scales that suits the pool.
 
         A coarse search, then a fine one around the best.
@@ -154,6 +159,11 @@ class HeldOutPredictions:
             The weights of the views.
         n_pseudo : float, default=0.0
             Rows that speak for the factor 1, beside one for twenty that judge.
+        doubtful : bool, default=False
+            Whether the logarithm is taken towards 0 as far as it may be due to chance:
+            by the share c / g of it, where g is how much likelier, in nats, it makes
+            all rows, and c is 1/2, or 2 for what is narrower: the rows have chosen
+            states, and promise too much.
         """
         weights = self.weights
         n_rows = max(1, int(weights.count_nonzero()))
@@ -171,7 +181,18 @@ class HeldOutPredictions:
 
         near = look(range(0, len(log_factors), _COARSE))
         first, last = max(0, near - _COARSE + 1), min(len(log_factors), near + _COARSE)
-        return log_factors[look(range(first, last))] + _MARGIN / n_rows
+        best = look(range(first, last))
+        if not doubtful:
+            return log_factors[best] + _MARGIN / n_rows
+        place = float(log_factors[best])
+        if first < best < last - 1:
+            place += float(log_factors[1] - log_factors[0]) * _vertex(
+                *(found[i] for i in (best - 1, best, best + 1))
+            )
+        factor = log_factors.new_tensor(place)
+        gain = float(self.total(shares, factor) - self.total(shares))
+        doubt = _DOUBT_WIDER if place > 0.0 else _DOUBT_NARROWER
+        return factor * max(0.0, 1.0 - doubt / max(gain, doubt))
 
     def level_and_spread(self, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Return the share to be divided equally and the factor that goes with it."""
@@ -180,6 +201,12 @@ class HeldOutPredictions:
             share = self.best_level(shares, log_factor)
             log_factor = self.level(share).best_spread(shares)
         return share, log_factor
+
+
+def _vertex(before: float, top: float, behind: float) -> float:
+    """Return how many steps from the middle one of three equidistant points is best."""
+    bend = before - 2.0 * top + behind
+    return 0.5 * (before - behind) / bend if bend < 0.0 else 0.0
 
 
 def stacking_weights(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skmdn import MixtureDensityRegressor
+from skmdn import AmortizedPosterior, MixtureDensityRegressor
 from skmdn.ensemble import EnsembleTraining
 from skmdn.objectives import MixtureObjective
 
@@ -78,6 +78,21 @@ def test_there_is_not_always_a_race(change, why):
     model = quick(**change).fit(X, y)
     n_views = 1 if "embedding" in change else 3
     assert len(model.module_.networks) == n_views, why
+
+
+def test_views_make_their_shares_of_the_passes(monkeypatch):
+    lengths, run = [], EnsembleTraining.run
+
+    def recording(self, states=()):
+        histories = run(self, states)
+        lengths.extend(len(history.loss) for history in histories)
+        return histories
+
+    monkeypatch.setattr(EnsembleTraining, "run", recording)
+    settings = {"n_estimators": 1, "hidden_layer_sizes": (4,), "random_state": 0}
+    AmortizedPosterior(early_stopping=False, **settings).fit(*smooth(200))
+    # 300 steps of two to a pass for relu, half of them for silu.
+    assert lengths == [75, 150]
 
 
 def test_on_a_lattice_no_view_drops_out():

@@ -4,7 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from skmdn import AmortizedPosterior, VariationalPosterior
+from skmdn.datasets import inference_task
 from skmdn.exports import to_arviz
 
 
@@ -83,3 +86,32 @@ def test_wrong_input_is_named(shape, arguments, message):
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="draws contains NaN"):
         to_arviz([[np.nan, 1.0]])
+
+
+def test_estimators_hand_out_trees(arviz):
+    task = inference_task("gaussian_linear_uniform")
+    data = task.sample(100, random_state=0)
+    first = data["theta"][:, 0]
+    model = AmortizedPosterior([(-1, 1)], max_iter=2, random_state=0)
+    model.fit(data["x"], first)
+    tree = model.to_arviz(data["x"][:3], 20, names=["mu"], random_state=1)
+    drawn = model.sample(data["x"][:3], 20, random_state=1)
+    assert tree["posterior"]["mu"].dims == ("chain", "draw", "observation")
+    np.testing.assert_array_equal(tree["posterior"]["mu"][0].T, drawn)
+    lp = model.log_prob(data["x"][[1] * 20], drawn[1])
+    np.testing.assert_allclose(tree["sample_stats"]["lp"][0, :, 1], lp)
+    np.testing.assert_array_equal(tree["observed_data"]["x"], data["x"][:3])
+
+    rows = data["x"][:2, :1]
+    fit = VariationalPosterior(
+        lambda theta, x: -0.5 * ((theta - x) ** 2).sum(-1),
+        [stats.norm()],
+        random_state=0,
+    ).fit(rows)
+    tree = fit.to_arviz(30, names=["mu"], random_state=2)
+    drawn = fit.sample(30, random_state=2)
+    np.testing.assert_array_equal(tree["posterior"]["mu"][0].T, drawn[..., 0])
+    lp = fit.score_samples(drawn[1], rows[1:])
+    np.testing.assert_allclose(tree["sample_stats"]["lp"][0, :, 1], np.ravel(lp))
+    tree = fit.fit(rows[:1]).to_arviz(30)
+    assert tree["posterior"]["theta"].shape[:2] == (1, 30)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skmdn.items import padded_items, with_padding
+from skmdn.items import padded_items, whole_rows, with_padding
 
 ROWS = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[7.0, 8.0]], [[9.0, 1.0], [2.0, 3.0]]]
 MASK = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=bool)
@@ -88,3 +88,22 @@ def test_wrong_input_is_named(X, mask, message):
     if isinstance(X, np.ndarray) and mask is None:
         with pytest.raises(ValueError, match=r"^x_obs "):
             padded_items(X, name="x_obs")
+
+
+def test_rows_that_are_not_whole_are_told_apart():
+    items = np.tile(expected()[:2], (3, 1, 1))
+    items[0, 1, 0] = np.inf
+    items[2, 0, 1] = np.nan
+    items[3] = np.nan
+    found = whole_rows(padded_items(items, failed=True))
+    assert found.tolist() == [False, True, False, True, True, True]
+    with pytest.raises(ValueError, match="lack some"):
+        padded_items(items)
+
+
+def test_a_real_item_that_is_nan_does_not_pass_for_padding():
+    padded = with_padding([[1.0, np.nan, np.nan]], [[True, True, False]])
+    np.testing.assert_array_equal(padded, [[1.0, np.inf, np.nan]])
+    assert not whole_rows(padded[..., None]).any()
+    with pytest.raises(ValueError, match="NaN in an item that is no padding"):
+        padded_items([[1.0, np.nan]], [[True, True]])

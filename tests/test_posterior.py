@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skmdn import AmortizedPosterior
 from skmdn.datasets import inference_task
+from skmdn.items import with_padding
 
 SMALL = {
     "n_components": 3,
@@ -197,6 +198,27 @@ def test_sets_of_varying_length():
     assert model.sample(padded, 3).shape == (5, 3)
     with pytest.raises(ValueError, match="2 feature"):
         model.predict(np.zeros((2, 3, 2)))
+
+
+def test_failed_simulations_of_sets_are_left_out():
+    rng = np.random.default_rng(0)
+    theta, n_items = rng.normal(size=300), rng.integers(1, 6, size=300)
+    values = theta[:, None] + rng.normal(size=(300, 5))
+    mask = np.arange(5) < n_items[:, None]
+    bad = values.copy()
+    # An infinite item, one that is NaN though its mask calls it real, padding.
+    bad[::10, 0], bad[5::10, 0] = np.inf, np.nan
+    bad[~mask] = np.inf
+    kept = np.arange(300) % 5 > 0
+    settings = {**SMALL, "summary": "deep_set"}
+    with pytest.warns(UserWarning, match="60 of 300 simulations"):
+        model = AmortizedPosterior(**settings).fit(with_padding(bad, mask), theta)
+    assert model.n_failed_ == 60
+    X = with_padding(values, mask)
+    other = AmortizedPosterior(**settings).fit(X[kept], theta[kept])
+    np.testing.assert_array_equal(model.predict(X[:5]), other.predict(X[:5]))
+    with pytest.raises(ValueError, match="infinity"):
+        model.predict(np.array([[1.0, np.inf]]))
 
 
 def test_likelihood_by_exchanging_roles():

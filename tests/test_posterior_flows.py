@@ -10,10 +10,11 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 
-from skmdn import AmortizedPosterior
+from skmdn import AmortizedPosterior, posterior_flows
 from skmdn.bridge import generator_from
 from skmdn.flows import REACH, Flow, make_flow
 from skmdn.posterior_flows import (
+    AMORTIZED_FLOWS,
     FlowEnsemble,
     FlowNetwork,
     FlowObjective,
@@ -95,7 +96,7 @@ def small_network(name, n_members=3, n_outputs=2, n_features=4, seed=0):
     return network
 
 
-@pytest.mark.parametrize("name", ["nsf", "maf", "nice"])
+@pytest.mark.parametrize("name", AMORTIZED_FLOWS)
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_stacked_members_are_flows_by_themselves(name, n_outputs):
     network = small_network(name, n_outputs=n_outputs)
@@ -106,7 +107,7 @@ def test_stacked_members_are_flows_by_themselves(name, n_outputs):
             name,
             n_outputs,
             4,
-            n_transforms=len(network.flow.module.transform.transforms),
+            n_transforms=posterior_flows._N_TRANSFORMS[name],
             hidden_layer_sizes=(8,),
             activation=torch.nn.SiLU,
             generator=torch.Generator(),
@@ -116,6 +117,18 @@ def test_stacked_members_are_flows_by_themselves(name, n_outputs):
         flow = Flow(plain, network.flow.shift, network.flow.root)
         expected = flow.log_prob(u[m] - x[m] @ network.line[m].mT, x[m])
         torch.testing.assert_close(found[m], expected)
+
+
+@pytest.mark.parametrize("name", ["naf", "sospf", "gf"])
+def test_flows_that_are_taken_one_by_one_learn_as_well(name):
+    x, theta, exact = banana(800)
+    settings = {**SMALL, "density": name, "max_iter": 15}
+    model = AmortizedPosterior(**settings).fit(x, theta)
+    blind = sum(stats.norm(t.mean(), t.std()).logpdf(t).mean() for t in theta.T)
+    assert blind + 0.5 < model.score(x, theta) < exact.mean() + 0.1
+    assert np.isfinite(model.sample(x[:2], 20, random_state=0)).all()
+    copied = pickle.loads(pickle.dumps(model))
+    assert copied.score(x[:50], theta[:50]) == model.score(x[:50], theta[:50])
 
 
 def test_draws_of_an_ensemble_follow_its_density():

@@ -31,7 +31,8 @@ def network(activation="silu", *, n_members=2, dropout=0.0, hidden=(7, 5)):
         generator=source,
     )
     residual = torch.tensor([0.5, 2.0], dtype=torch.float64)
-    head.start(randn(N_OUTPUTS), randn(N_OUTPUTS, N_FEATURES), residual, source)
+    intercept, line = randn(1, N_OUTPUTS), randn(1, N_OUTPUTS, N_FEATURES)
+    head.start(intercept, line, residual.unsqueeze(0), source)
     head.linear.weight.data.mul_(10.0)
     return PosteriorNetwork(Features(), trunk, head)
 

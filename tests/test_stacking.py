@@ -304,3 +304,37 @@ def test_a_row_that_nothing_explains_does_not_decide():
     assert torch.isfinite(with_outlier).all()
     torch.testing.assert_close(with_outlier, shares, rtol=0, atol=0.05)
     assert abs(float(factor - log_factor)) < 0.1
+
+
+# Widths beyond chance.
+
+
+def widths(y, **settings):
+    """Return the factor that some rows choose for a standard normal, alone."""
+    ones = np.ones((1, len(y), 1))
+    views = normal_mixture(ones, 0.0 * ones, ones)
+    rows = held_out(views, tensor(y)[:, None], torch.ones(len(y), dtype=torch.float64))
+    return float(rows.best_spread(torch.ones(1, dtype=torch.float64), **settings))
+
+
+def test_a_doubtful_width_is_that_of_james_and_stein():
+    for seed, scale in enumerate((0.8, 1.0, 1.05, 1.5)):
+        y = scale * np.random.default_rng(seed).normal(size=400)
+        # The likelihood of a scale in closed form, with the rows that speak for 1.
+        log_t = np.linspace(-1.0, 0.6, 4001)
+        likelihood = -400 * log_t - 0.5 * (y**2).sum() * np.exp(-2 * log_t)
+        best = (likelihood - 20.0 * log_t**2).argmax()
+        gain = likelihood[best] + 0.5 * (y**2).sum()
+        doubt = 0.5 if log_t[best] > 0.0 else 2.0
+        expected = log_t[best] * max(0.0, 1.0 - doubt / max(gain, doubt))
+        assert widths(y, doubtful=True) == pytest.approx(expected, abs=3e-3)
+
+
+def test_a_doubtful_width_is_nearer_to_the_right_one():
+    rng = np.random.default_rng(0)
+    found = [
+        [widths(y, doubtful=doubt) for doubt in (True, False)]
+        for y in rng.normal(size=(60, 250))
+    ]
+    doubted, plain = np.abs(found).mean(axis=0)
+    assert doubted < 0.6 * plain

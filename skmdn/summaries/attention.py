@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
-from .base import Layers, Summary, SummaryNetwork, linear, masked_mean
+from .base import Layers, Summary, SummaryNetwork, last_layer, linear, masked_mean
 
 __all__ = ["MemberAttention", "SetTransformer", "SetTransformerNetwork"]
 
@@ -147,7 +147,8 @@ class SetTransformerNetwork(SummaryNetwork):
         self.pool = _Queries(*size, n_queries, generator)
         n_pooled = n_queries * width + n_features + 1
         self.pooled = Layers(n_members, [n_pooled, width], phi, generator=generator)
-        self.last = linear(n_members, n_pooled + width, n_out, generator)
+        n_last = n_pooled + width
+        self.last = last_layer(n_members, n_last, n_out, generator, count=n_pooled - 1)
 
     def summarize(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the summaries of rows whose padding is 0 already."""

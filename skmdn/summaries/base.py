@@ -16,6 +16,7 @@ __all__ = [
     "Layers",
     "Summary",
     "SummaryNetwork",
+    "last_layer",
     "linear",
     "masked_mean",
 ]
@@ -213,6 +214,37 @@ def linear(
     bound = 1.0 / math.sqrt(n_in)
     with torch.no_grad():
         layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def last_layer(
+    n_members: int,
+    n_in: int,
+    n_out: int,
+    generator: torch.Generator | None,
+    *,
+    count: int,
+) -> MemberLinear:
+    """Return the layer that makes summaries, the first of which starts as the count.
+
+    How narrow a posterior is may depend on nothing else, and must not be searched for
+    among all the other numbers.
+
+    Parameters
+    ----------
+    n_members, n_in, n_out : int
+        Its size.
+    generator : torch.Generator or None
+        The source of the weights.
+    count : int
+        At which place of the input the count of items is.
+    """
+    layer = linear(n_members, n_in, n_out, generator)
+    if n_out > 1:
+        with torch.no_grad():
+            layer.weight[:, :, 0] = 0.0
+            layer.weight[:, count, 0] = 1.0
+            layer.bias[:, :, 0] = 0.0
     return layer
 
 

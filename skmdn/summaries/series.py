@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import Summary, SummaryNetwork, linear, masked_mean
+from .base import Summary, SummaryNetwork, last_layer, linear, masked_mean
 
 __all__ = ["MemberGRU", "RecurrentNetwork", "RecurrentSummary"]
 
@@ -111,7 +111,8 @@ class RecurrentNetwork(SummaryNetwork):
             MemberGRU(n_members, n_in, width, n_directions, generator)
             for n_in, width in zip(sizes[:-1], widths, strict=True)
         )
-        self.last = linear(n_members, 2 * sizes[-1] + 1, n_out, generator)
+        n_last = 2 * sizes[-1] + 1
+        self.last = last_layer(n_members, n_last, n_out, generator, count=n_last - 1)
 
     def summarize(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the summaries of rows whose padding is 0 already."""

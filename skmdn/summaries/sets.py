@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .base import Layers, Summary, SummaryNetwork, linear, masked_mean
+from .base import Layers, Summary, SummaryNetwork, last_layer, masked_mean
 
 __all__ = ["DeepSet", "DeepSetNetwork"]
 
@@ -122,7 +122,7 @@ class DeepSetNetwork(SummaryNetwork):
         self.pooled = Layers(n_members, widths, phi, generator=generator)
         # Sample means and the like go through as they are.
         n_last = n_pooled + (widths[-1] if pooled_widths else 0)
-        self.last = linear(n_members, n_last, n_out, generator)
+        self.last = last_layer(n_members, n_last, n_out, generator, count=n_pooled - 1)
 
     def summarize(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the summaries of rows whose padding is 0 already."""
