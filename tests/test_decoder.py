@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
@@ -81,6 +82,25 @@ def test_more_starts_and_steps_are_never_worse(rows, model):
         reached.append(to_numpy(other._placed(rows[0], None, None)[3].values))
     assert (reached[1] <= reached[0] + 1e-9).all()
     assert (reached[2] <= reached[1] + 1e-9).all()
+
+
+def test_codes_of_new_rows_are_better_than_those_of_the_published_scheme(model):
+    X, _ = bent_rows(60, seed=3)
+    joint, table, labels, _ = model._asked(X, None, None)
+    means = joint.prior.blocks[0].parameters.means[0]
+    with torch.no_grad():
+        fits = [
+            joint.blocks.log_prob(joint.network(mean.expand(60, -1)), table)
+            for mean in means
+        ]
+    codes = means[torch.stack(fits).argmax(0)].clone().requires_grad_(True)
+    adam = torch.optim.Adam([codes], lr=0.01, betas=(0.5, 0.7), weight_decay=1e-4)
+    for _ in range(100):
+        codes.grad = joint.local(codes.detach(), table, labels).gradient
+        adam.step()
+    theirs = joint.value(codes.detach(), table, labels)
+    ours = joint.value(torch.from_numpy(model.transform(X)), table, labels)
+    assert bool((ours < theirs).double().mean() > 0.95)
 
 
 def test_held_out_rows_choose_the_pass(rows):
