@@ -238,7 +238,12 @@ class Descent:
         if not self.learns:
             return min(self.n_evals, int(_SHARE * max_evals))
         kept = min(self.n_evals, int(_LATER_SHARE * max_evals))
-        return kept if kept >= _FEWEST_STEPS * self.n_particles else 0
+        return kept if kept >= self._n_fewest else 0
+
+    @property
+    def _n_fewest(self) -> int:
+        """What a descent has to have if weighted draws have taught the flow."""
+        return self.n_particles * min(_FEWEST_STEPS, self.steps.max_iter)
 
     def run(
         self,
@@ -319,8 +324,7 @@ class Descent:
         records = [training.imitate(flow.train())]
         flows = [copy.deepcopy(flow)]
         records.append(training.learn(flow, covering.pool))
-        n_fewest = _FEWEST_STEPS * self.n_particles
-        if training.target.differentiable and max_evals >= n_fewest:
+        if training.target.differentiable and max_evals >= self._n_fewest:
             flows.append(copy.deepcopy(flow))
             objective = Objective("rKL", stick_the_landing=True)
             records.append(training.descend(flow, objective, max_evals))

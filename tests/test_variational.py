@@ -347,8 +347,17 @@ def test_nan_is_reported():
     assert estimator.report_.efficiency > 0.8
 
 
-@pytest.mark.parametrize("max_evals", [5_000, 20_000])
-def test_the_potential_is_asked_as_often_as_allowed(max_evals):
+@pytest.mark.parametrize(
+    ("max_evals", "params"),
+    [
+        (5_000, {}),
+        (20_000, {}),
+        (5_000, {"q": "nice"}),
+        (5_000, {"q": "gaussian", "vi_method": "IW"}),
+        (20_000, {"vi_method": "fKL"}),
+    ],
+)
+def test_the_potential_is_asked_as_often_as_allowed(max_evals, params):
     asked = []
 
     def potential(theta):
@@ -356,7 +365,8 @@ def test_the_potential_is_asked_as_often_as_allowed(max_evals):
         return ring(theta)
 
     estimator = VariationalPosterior(potential, [(-10, 10)] * 2, random_state=0)
-    estimator.set_params(max_potential_evals=max_evals, quality_control="off").fit()
+    estimator.set_params(max_potential_evals=max_evals, quality_control="off")
+    estimator.set_params(max_iter=20, **params).fit()
     assert sum(asked) == estimator.n_potential_evals_ <= max_evals
 
 
