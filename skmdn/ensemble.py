@@ -85,11 +85,14 @@ class Race:
         A view that is so many nats behind the best drops out.
     passed_on : float, default=0.65
         The others get this share of its other passes.
+    favour : float, default=0.0
+        So many nats are taken off the loss of the first view.
     """
 
     share: float = 1 / 3
     behind: float = 0.15
     passed_on: float = 0.65
+    favour: float = 0.0
 
 
 @dataclass
@@ -213,6 +216,7 @@ class EnsembleTraining:
         for descent in descents:
             descent.run(n_run)
         losses = [descent.best_loss() for descent in descents]
+        losses[0] -= self.race.favour
         kept = [
             i for i, loss in enumerate(losses) if loss <= min(losses) + self.race.behind
         ]

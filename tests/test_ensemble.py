@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from skmdn import AmortizedPosterior, MixtureDensityRegressor
-from skmdn.ensemble import EnsembleTraining
+from skmdn.ensemble import EnsembleTraining, Race
 from skmdn.objectives import MixtureObjective
+from skmdn.training import Settings
 
 
 def jagged(n_samples=600, seed=0):
@@ -58,6 +60,37 @@ def test_the_race_costs_no_likelihood(monkeypatch):
     complete = quick(n_estimators=4).fit(X, y)
     assert len(complete.module_.networks) == 3
     assert raced.score(X_test, y_test) > complete.score(X_test, y_test) - 0.05
+
+
+@pytest.mark.parametrize(("favour", "left"), [(0.0, 1), (0.2, 0), (0.5, 0)])
+def test_the_first_view_can_be_favoured(favour, left):
+    class Run:
+        def __init__(self, loss):
+            self.best_loss = lambda: loss
+
+        def run(self, until):
+            """Do nothing."""
+
+    class Module:
+        def keep(self, chosen):
+            self.kept = chosen
+
+    nothing = torch.zeros((1, 0))
+    settings = Settings(max_iter=100, batch_size=1, learning_rate=1.0)
+    race = Race(share=0.1, behind=0.0, passed_on=0.0, favour=favour)
+    training = EnsembleTraining(
+        Module(),
+        None,
+        (nothing, nothing),
+        settings,
+        None,
+        False,
+        None,
+        False,
+        race=race,
+    )
+    assert training._race([Run(1.1), Run(1.0)])
+    assert training.module.kept == [left]
 
 
 def test_views_that_are_alike_all_stay():
