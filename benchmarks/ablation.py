@@ -32,7 +32,8 @@ from scores import NormalMixture, lattice_spacing, score
 from sklearn.model_selection import ShuffleSplit
 
 import skmdn
-from skmdn import conditional, ensemble, objectives, stacking
+from skmdn.conditional import fit as conditional
+from skmdn.learning import ensemble, objectives, stacking
 
 SPLIT = 7
 COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]

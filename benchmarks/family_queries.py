@@ -20,7 +20,7 @@ from common import save, timed
 from skmdn.distribution import PredictiveDistribution
 from skmdn.families import make_family
 from skmdn.mixture import Block, Mixture
-from skmdn.numerics import nodes_between
+from skmdn.numerics.basic import nodes_between
 
 N_ROWS, N_MEMBERS, N_COMPONENTS, N_REPEATS = 64, 12, 5, 3
 FAMILIES = ("student_t", "laplace", "logistic", "gumbel", "lognormal", "gamma")

@@ -22,14 +22,14 @@ from common import save
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from skmdn.closed_form import ClosedFormGradient
 from skmdn.composition import Composition
-from skmdn.embeddings import FeatureEmbedding
-from skmdn.networks import MLP, MixtureHead, MixtureNetwork
-from skmdn.objectives import MixtureObjective
-from skmdn.penalty import MixturePrior
+from skmdn.learning.closed_form import ClosedFormGradient
+from skmdn.learning.embeddings import FeatureEmbedding
+from skmdn.learning.networks import MLP, MixtureHead, MixtureNetwork
+from skmdn.learning.objectives import MixtureObjective
+from skmdn.learning.penalty import MixturePrior
+from skmdn.learning.steps import Differentiator, FlatParameters, Optimizer, Settings
 from skmdn.priors import InverseGamma
-from skmdn.steps import Differentiator, FlatParameters, Optimizer, Settings
 
 SHAPES = [
     (128, 8, (64, 64), 5),

@@ -18,7 +18,7 @@ from ._extras import import_extra
 from ._sklearn import CallbackSupportMixin
 from ._version import __version__, check_namesake
 from .bridge import cpu_copy, row_parts
-from .training import History
+from .learning.training import History
 
 check_namesake()
 

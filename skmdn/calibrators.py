@@ -12,8 +12,8 @@ from .calibrated import CalibratedDistribution
 from .distribution import PredictiveDistribution
 from .likelihood import log_likelihood
 from .mapped import MappedMixture
-from .normal_scores import randomized_scores
 from .predictive import row_chunks
+from .queries.normal_scores import randomized_scores
 from .score_maps import ScoreMap, conformal_map, isotonic_map
 
 __all__ = [

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .bridge import gaussian_mixture, generator_from, to_tensor
-from .entropy import sampled_entropy
 from .mixture import Mixture
+from .queries.entropy import sampled_entropy
 from .rowwise import (
     PER_COMPONENT,
     RowwiseMixture,
@@ -192,8 +192,8 @@ class PredictiveDistribution(RowwiseMixture):
         Returns
         -------
         mode : ndarray of shape (n_samples[, n_outputs])
-            Found by :func:`skmdn.modes.highest_mode`; an end of the support where the
-            density grows without bound.
+            Found by :func:`skmdn.queries.modes.highest_mode`; an end of the support
+            where the density grows without bound.
 
         Raises
         ------

@@ -8,14 +8,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
-from .class_fit import GaussianClassFit
-from .gaussian_fit import GaussianFit
+from .gaussian.class_fit import GaussianClassFit
+from .gaussian.fit import GaussianFit
+from .gaussian.parameters import given_parameters, module_arguments, module_parameters
 from .latent import SupervisedGaussianMixture
-from .mixture_parameters import (
-    given_parameters,
-    module_arguments,
-    module_parameters,
-)
 
 __all__ = ["GaussianMixtureClassifier"]
 

@@ -11,15 +11,15 @@ from . import em
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error
 from .bridge import generator_from
-from .gaussian_fit import GaussianFit
-from .gaussian_stream import GaussianMixtureStream
-from .latent import GaussianMixture
-from .mixture_parameters import (
+from .gaussian.fit import GaussianFit
+from .gaussian.parameters import (
     given_parameters,
     module_arguments,
     module_parameters,
     prior_draws,
 )
+from .gaussian.stream import GaussianMixtureStream
+from .latent import GaussianMixture
 
 __all__ = ["MAPGaussianMixture"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .mixture import Mixture
-from .numerics import log_sum_exp
+from .numerics.basic import log_sum_exp
 
 __all__ = ["cells", "log_likelihood"]
 

@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import by_measure, pulled_back
 from .families.bell import log_probability
-from .halving import N_NODES, Grid, halved
 from .mixture import Mixture
-from .normal_scores import (
+from .numerics.basic import ndtr, nodes_between
+from .numerics.halving import N_NODES, Grid, halved
+from .queries.blocks import by_measure, pulled_back
+from .queries.normal_scores import (
     has_mass,
     just_below,
     point_scores,
     quantiles_at,
     randomized_scores,
 )
-from .numerics import ndtr, nodes_between
-from .panels import Panels
+from .queries.panels import Panels
 from .score_maps import ScoreMap
 
 __all__ = ["MappedMixture"]

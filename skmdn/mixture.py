@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Block, pulled_back
-from .crps import integrated_crps, normal_crps
-from .draws import choose_components, normal_draws
-from .entropy import mixture_entropy
-from .modes import highest_mode
-from .numerics import log_sum_exp
-from .quantiles import bracketed_quantiles, normal_quantiles
+from .numerics.basic import log_sum_exp
+from .queries.blocks import Block, pulled_back
+from .queries.crps import integrated_crps, normal_crps
+from .queries.draws import choose_components, normal_draws
+from .queries.entropy import mixture_entropy
+from .queries.modes import highest_mode
+from .queries.quantiles import bracketed_quantiles, normal_quantiles
 
 __all__ = ["Block", "Mixture"]
 
@@ -395,8 +395,8 @@ class Mixture:
         r"""Return the quantiles of every output.
 
         Those of normal components come from
-        :func:`skmdn.quantiles.normal_quantiles`, those of others from
-        :func:`skmdn.quantiles.bracketed_quantiles`.
+        :func:`skmdn.queries.quantiles.normal_quantiles`, those of others from
+        :func:`skmdn.queries.quantiles.bracketed_quantiles`.
 
         Parameters
         ----------
@@ -423,8 +423,8 @@ class Mixture:
     def crps(self, y: Tensor) -> Tensor:
         """Return the continuous ranked probability score of every output.
 
-        See :func:`skmdn.crps.normal_crps`; for other families than the normal
-        :func:`skmdn.crps.integrated_crps`.
+        See :func:`skmdn.queries.crps.normal_crps`; for other families than the normal
+        :func:`skmdn.queries.crps.integrated_crps`.
         """
         if not self.gaussian:
             return integrated_crps(self, y)
@@ -439,7 +439,7 @@ class Mixture:
 
         The component is chosen first and its parameters gathered, so that a
         component of weight 0 never touches a draw. Normal components of one output
-        need a single random number per draw (:func:`skmdn.draws.normal_draws`).
+        need a single random number per draw (:func:`skmdn.queries.draws.normal_draws`).
 
         Returns
         -------
@@ -483,13 +483,13 @@ class Mixture:
     def mode(self) -> Tensor:
         """Return the highest mode, ``(..., n_outputs)``.
 
-        See :func:`skmdn.modes.highest_mode`.
+        See :func:`skmdn.queries.modes.highest_mode`.
         """
         return highest_mode(self)
 
     def entropy(self) -> Tensor:
         """Return the entropy of one-dimensional mixtures in nats.
 
-        See :func:`skmdn.entropy.mixture_entropy`.
+        See :func:`skmdn.queries.entropy.mixture_entropy`.
         """
         return mixture_entropy(self)

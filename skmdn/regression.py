@@ -6,11 +6,11 @@ from sklearn.utils.validation import check_consistent_length
 
 from ._sklearn import Interval, StrOptions, _fit_context
 from .base import unchanged_on_error, warn_about
-from .conditional import ConditionalMixture
+from .conditional.fit import ConditionalMixture
+from .conditional.views import EMBEDDINGS
 from .families import FAMILIES, Family
-from .networks import ACTIVATIONS
+from .learning.networks import ACTIVATIONS
 from .priors import Dirichlet, ScalesPrior
-from .views import EMBEDDINGS
 
 __all__ = ["MixtureDensityRegressor"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .numerics import log_of, ndtr
+from .numerics.basic import log_of, ndtr
 
 __all__ = ["Support"]
 

@@ -15,7 +15,7 @@ from skmdn.base import (
     unchanged_on_error,
     warn_about,
 )
-from skmdn.training import History
+from skmdn.learning.training import History
 
 
 def sample(n=200, d=2, seed=0):

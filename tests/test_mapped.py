@@ -7,10 +7,10 @@ import torch
 from scipy import stats
 from scipy.integrate import fixed_quad, quad
 
-from skmdn.blocks import Block
 from skmdn.families import Gamma, Laplace, Normal, PointMass, Poisson, StudentT
 from skmdn.mapped import MappedMixture
 from skmdn.mixture import Mixture
+from skmdn.queries.blocks import Block
 from skmdn.score_maps import ScoreMap, conformal_map, isotonic_map
 from tests.helpers import (
     full_mixture,

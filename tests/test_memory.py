@@ -9,8 +9,8 @@ import torch
 from skmdn import MixtureDensityRegressor
 from skmdn.base import ChosenRows
 from skmdn.bridge import mapped_tensor
-from skmdn.embeddings import FeatureEmbedding
-from skmdn.training import split_rows
+from skmdn.learning.embeddings import FeatureEmbedding
+from skmdn.learning.training import split_rows
 
 
 def on_disk(tmp_path, X):
@@ -69,7 +69,7 @@ def test_wide_passes_in_parts_are_those_of_the_whole(monkeypatch, table):
     X, y = table
     whole = quick(max_iter=1).fit(X, y)
     expected = whole.log_prob(X, y)
-    monkeypatch.setattr("skmdn.networks._FORWARD_BYTES", 2000)
+    monkeypatch.setattr("skmdn.learning.networks._FORWARD_BYTES", 2000)
     network = whole.module_.networks[-1]
     assert network.n_rows_together() < 10
     np.testing.assert_allclose(whole.log_prob(X, y), expected, rtol=1e-12)
@@ -103,7 +103,7 @@ def test_rows_on_disk_are_never_copied_as_a_whole(tmp_path, monkeypatch, weighte
         copied.append(values.shape)
         return mapped_tensor(values, *args, **kwargs)
 
-    monkeypatch.setattr("skmdn.conditional.mapped_tensor", recording)
+    monkeypatch.setattr("skmdn.conditional.fit.mapped_tensor", recording)
     tracemalloc.start()
     try:
         quick(embedding="none", max_iter=1).fit(X, y, sample_weight=weights)

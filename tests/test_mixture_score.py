@@ -15,7 +15,6 @@ from sklearn.model_selection import GridSearchCV
 
 from skmdn import MixtureDensityRegressor
 from skmdn.distribution import PredictiveDistribution
-from skmdn.draws import choose_components
 from skmdn.families import (
     FAMILIES,
     Gamma,
@@ -27,6 +26,7 @@ from skmdn.families import (
     make_family,
 )
 from skmdn.mixture import Block, Mixture
+from skmdn.queries.draws import choose_components
 from tests.families import oracle
 from tests.helpers import generator, randn, random_raw, tensor
 

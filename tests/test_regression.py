@@ -24,9 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from skmdn import MixtureDensityRegressor
 from skmdn.datasets import branches_log_prob, make_branches
 from skmdn.distribution import PredictiveDistribution
-from skmdn.ensemble import EnsembleTraining
 from skmdn.families import MultivariateNormal
-from skmdn.training import Descent
+from skmdn.learning.ensemble import EnsembleTraining
+from skmdn.learning.training import Descent
 
 QUERIES = ("predict", "predict_quantiles", "predict_interval", "sample")
 
@@ -415,7 +415,7 @@ def settings_of(monkeypatch, X, y, **kwargs):
         return Descent(named, training_loss, held_out_loss, rows, short, *args, **more)
 
     monkeypatch.setattr(EnsembleTraining, "_is_race", lambda self: False)
-    monkeypatch.setattr("skmdn.ensemble.Descent", recording)
+    monkeypatch.setattr("skmdn.learning.ensemble.Descent", recording)
     monkeypatch.setattr(EnsembleTraining, "_finish", lambda self, histories: None)
     small = {"n_estimators": 1, "hidden_layer_sizes": (2,), "max_iter": "auto"}
     quick(**{**small, **kwargs}).fit(X, y)

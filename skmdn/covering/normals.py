@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skmdn.blocks import Block
 from skmdn.families import MultivariateNormal
 from skmdn.mixture import Mixture
+from skmdn.queries.blocks import Block
 
 __all__ = ["Normals", "em", "em_step", "features", "log_normal"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from skmdn.steps import FlatParameters, Optimizer, Settings
+from skmdn.learning.steps import FlatParameters, Optimizer, Settings
 
 from .codes import Search, descend, row_chunks
 from .objective import Joint

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from skmdn.numerics import find_root
+from skmdn.numerics.basic import find_root
 
 from .codes import row_chunks
 from .evidence import hessian_factor

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skmdn.networks import ACTIVATIONS, MLP, MemberLinear
+from skmdn.learning.networks import ACTIVATIONS, MLP, MemberLinear
 
 __all__ = ["SMOOTH_ACTIVATIONS", "DecoderNetwork", "Tape"]
 

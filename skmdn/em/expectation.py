@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from skmdn.numerics import least_exponent
+from skmdn.numerics.basic import least_exponent
 
 from .kernels import Kernel, block_length, expanded_is_safe, make_kernel
 from .parameters import Parameters

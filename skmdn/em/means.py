@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from skmdn.numerics import find_root
+from skmdn.numerics.basic import find_root
 from skmdn.priors import Softball
 
 from .parameters import Parameters

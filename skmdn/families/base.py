@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.numerics import gauss_legendre, log_complement, log_of
+from skmdn.numerics.basic import gauss_legendre, log_complement, log_of
 from skmdn.supports import Support
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from skmdn.numerics import gauss_legendre
+from skmdn.numerics.basic import gauss_legendre
 
 __all__ = ["SQRT_2PI", "log_mass", "log_probability", "moments", "nearest"]
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.draws import log_gamma_draws
-from skmdn.far_tails import log_beta_tails
-from skmdn.numerics import ndtr
-from skmdn.special import betainc, betaincc, betaincinv
-from skmdn.tails import stirling
+from skmdn.numerics.basic import ndtr
+from skmdn.numerics.far_tails import log_beta_tails
+from skmdn.numerics.special import betainc, betaincc, betaincinv
+from skmdn.numerics.tails import stirling
+from skmdn.queries.draws import log_gamma_draws
 
 from .base import IndependentFamily, Params, inverse_softplus
 from .bell import SQRT_2PI, log_mass, moments, nearest

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.far_tails import log_beta_tails, log_gamma_tails
-from skmdn.numerics import find_root
-from skmdn.special import betainc, betaincc, gammainc, gammaincc
-from skmdn.tails import less_log, stirling
+from skmdn.numerics.basic import find_root
+from skmdn.numerics.far_tails import log_beta_tails, log_gamma_tails
+from skmdn.numerics.special import betainc, betaincc, gammainc, gammaincc
+from skmdn.numerics.tails import less_log, stirling
 
 from .base import IndependentFamily, Params, inverse_softplus
 

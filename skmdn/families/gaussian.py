@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.numerics import ndtr
+from skmdn.numerics.basic import ndtr
 
 from .base import Family, Params, inverse_softplus, others
 from .bell import log_probability

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skmdn.numerics import gauss_legendre, ndtr, nodes_between
+from skmdn.numerics.basic import gauss_legendre, ndtr, nodes_between
 
 from .base import Family, Params
 from .gaussian import Normal

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.far_tails import log_gamma_tails
-from skmdn.numerics import log_of, ndtr
-from skmdn.special import gammainc, gammaincc, gammaincinv
-from skmdn.tails import stirling
+from skmdn.numerics.basic import log_of, ndtr
+from skmdn.numerics.far_tails import log_gamma_tails
+from skmdn.numerics.special import gammainc, gammaincc, gammaincinv
+from skmdn.numerics.tails import stirling
 
 from .base import IndependentFamily, Params, bounded_exp, inverse_softplus
 

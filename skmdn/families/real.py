@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from skmdn.far_tails import log_student_tails
-from skmdn.numerics import log_complement, log_of
-from skmdn.special import stdtr, stdtrit
-from skmdn.tails import stirling
+from skmdn.numerics.basic import log_complement, log_of
+from skmdn.numerics.far_tails import log_student_tails
+from skmdn.numerics.special import stdtr, stdtrit
+from skmdn.numerics.tails import stirling
 
 from .base import IndependentFamily, Params, bounded_exp, inverse_softplus
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skmdn.blocks import Block
 from skmdn.families import MultivariateNormal, Normal
 from skmdn.mixture import Mixture
 from skmdn.priors import Dirichlet, InverseWishart, LogNormalScale, Prior, Softball
+from skmdn.queries.blocks import Block
 
 from .checks import checked_count, default_dtype
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skmdn.draws import log_gamma_draws
+from skmdn.queries.draws import log_gamma_draws
 
 from .base import Prior, empty_tensor
 

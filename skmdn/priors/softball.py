@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skmdn.special import gammaincc, gammainccinv
+from skmdn.numerics.special import gammaincc, gammainccinv
 
 from .base import Prior, empty_tensor
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skmdn.draws import log_gamma_draws
+from skmdn.queries.draws import log_gamma_draws
 
 from .base import Prior, empty_tensor
 

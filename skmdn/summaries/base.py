@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skmdn.configurable import Configurable
-from skmdn.networks import ACTIVATIONS, MemberLinear
+from skmdn.learning.networks import ACTIVATIONS, MemberLinear
 
 __all__ = [
     "Layers",

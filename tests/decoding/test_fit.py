@@ -8,8 +8,8 @@ from skmdn import em
 from skmdn.decoding.fit import DecoderTraining, Plan, SparseAdam
 from skmdn.decoding.objective import Joint
 from skmdn.decoding.prior import CodePrior, LatentBlock
+from skmdn.learning.steps import Settings
 from skmdn.priors import LogNormalScale, Softball
-from skmdn.steps import Settings
 from tests.decoding.helpers import generator, joint_of, mixture, normal, values_of
 
 PRIORS = em.Priors(None, Softball(3.0), LogNormalScale(0.5))

@@ -1,0 +1,1 @@
+"""What is below the public surface of an estimator of p(y | x)."""

@@ -1,0 +1,1 @@
+"""Numbers: root searches, quadrature, special functions and their tails, supports."""

@@ -1,0 +1,1 @@
+"""What is computed for mixtures as a whole batch."""
