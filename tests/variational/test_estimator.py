@@ -384,6 +384,10 @@ class AsWideAsX(VariationalPosterior):
         finally:
             self.prior = given
 
+    def __str__(self):
+        # The name of a test: without the addresses of functions and laws.
+        return "AsWideAsX()"
+
 
 @parametrize_with_checks(
     [
