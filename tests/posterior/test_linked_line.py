@@ -67,7 +67,7 @@ def test_far_data_have_finite_features_that_rise():
 
 @pytest.mark.parametrize(
     ("prior", "sign"),
-    [(stats.expon(), 1.0), ((None, 0.0), -1.0)],
+    [(stats.expon(), 1.0), ((-np.inf, 0.0), -1.0)],
     ids=["above", "below"],
 )
 def test_half_lines(prior, sign):
