@@ -1,1 +1,1 @@
-"""Numbers: root searches, quadrature, special functions and their tails, supports."""
+"""Numbers: root searches, quadrature, special functions and their tails."""

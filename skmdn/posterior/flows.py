@@ -280,7 +280,7 @@ class FlowTraining(EnsembleTraining):
     def weigh(self) -> None:
         """Do nothing: the weights are equal and there is no width to set."""
 
-    def _set_width(self, *args: Any) -> None:
+    def _set_width(self, kept: Tensor) -> None:
         """Do nothing."""
 
 
