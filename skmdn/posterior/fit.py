@@ -214,10 +214,10 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             return FlowEnsemble(flows)
         networks = []
         for activation in views:
-            block, n_summaries = self._block(rows, generator)
+            block = self._block(rows, activation, generator)
             trunk = DropoutMLP(
                 self.n_estimators,
-                n_summaries,
+                block.n_out,
                 sizes,
                 activation,
                 dropout=self._dropout(activation),
@@ -226,7 +226,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             head = CorrelatedHead(
                 self.n_estimators,
                 trunk.n_out,
-                n_summaries,
+                block.n_out,
                 self.n_outputs_,
                 n_components=self.n_components,
                 link=_LINKS[activation],
@@ -238,11 +238,11 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
 
     def _flow(self, rows, sizes, activation, generator):
         """Build a flow at the linear regression."""
-        block, _ = self._block(rows, generator)
+        block = self._block(rows, activation, generator)
         intercept, slopes, residual = self._line(rows, block)
         chosen = spaced_rows(len(rows))
         if self.summary is None:
-            x = self._x_scaler.transform(rows.X[chosen])[None]
+            x = self._x_scaler.transform(rows.X[chosen])[None, :, : block.n_out]
         else:
             x = self._through(block, rows.X[chosen])
         # Lines of members differ; the place and the units of the flows do not.
@@ -259,13 +259,17 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
             generator=generator,
         )
 
-    def _block(self, rows, generator):
-        """Return what comes before the trunk, and the number of its outputs."""
+    def _block(self, rows, activation, generator):
+        """Return what comes before the trunk: summaries, or what it sees of the data.
+
+        Networks that are scale-free see no linked line: bends are what they learn by
+        themselves, and what it tells beside them is noise to overfit.
+        """
         summary = summary_from(self.summary)
         if summary is None:
-            return Features(), self._x_scaler.n_features
-        block = summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
-        return block, block.n_out
+            seen = self._x_scaler
+            return Features((seen if activation == "silu" else seen.plain).n_features)
+        return summary.build(self.n_estimators, *rows.X.shape[1:], generator=generator)
 
     def _dropout(self, activation):
         """Return the share of units that is left out."""
@@ -278,8 +282,14 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         block has its own, and so has every result a leading axis.
         """
         if self.summary is None:
-            transform = self._x_scaler.transform
-            found = [ridge(transform, rows.X, rows.u, rows.weights)]
+            found = [
+                ridge(
+                    lambda values: self._x_scaler.transform(values)[:, : block.n_out],
+                    rows.X,
+                    rows.u,
+                    rows.weights,
+                )
+            ]
         else:
             chosen = spaced_rows(len(rows))
             u, weights = rows.u[chosen], rows.weights[chosen]

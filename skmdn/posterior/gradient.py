@@ -64,7 +64,8 @@ class PosteriorGradient:
         objective, head = self.objective, self.network.head
         kept = objective.kept_units(rows)
         rows = rows.long()
-        x, u = objective.x[rows], objective.y[rows].mT
+        x = self.network.block(objective.x[rows])
+        u = objective.y[rows].mT
         hidden = self._forward(x, kept)
         raw = torch.baddbmm(self.head.bias.mT, self.head.weight, hidden.mT)
         base = torch.bmm(self.line, x.mT)

@@ -143,6 +143,11 @@ class LinkedFeatures:
         return np.asarray(residual / math.sqrt(n_free))
 
     @property
+    def plain(self) -> "LinkedFeatures":
+        """The same without a line; these features come first."""
+        return LinkedFeatures(self.data)
+
+    @property
     def n_features(self) -> int:
         """How many there are."""
         more = 0 if self.line is None else len(self.line.shown)

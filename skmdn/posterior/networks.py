@@ -52,11 +52,21 @@ _SPREAD_RANGE = (0.0, 1.4)
 
 
 class Features(nn.Module):
-    """Features as their own summaries."""
+    """The first features as their own summaries.
+
+    Parameters
+    ----------
+    n_out : int
+        How many of them.
+    """
+
+    def __init__(self, n_out: int) -> None:
+        super().__init__()
+        self.n_out = n_out
 
     def forward(self, x: Tensor) -> Tensor:
         """Return them."""
-        return x
+        return x[..., : self.n_out]
 
 
 class DropoutMLP(MLP):

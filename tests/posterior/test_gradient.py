@@ -32,6 +32,22 @@ def test_agrees_with_autograd(activation, dropout, weighted):
     torch.testing.assert_close(found, expected_losses.detach())
 
 
+def test_features_that_are_not_seen_change_nothing():
+    net = network()
+    goal, more = objective(net), objective(net)
+    unseen = torch.randn(N_ROWS, 2, generator=generator(7), dtype=torch.float64)
+    more.x = torch.cat([more.x, unseen], 1)
+    rows = torch.randint(N_ROWS, (2, 11), generator=generator(6))
+    found = []
+    for one in (goal, more):
+        flat = FlatParameters(net.named_parameters())
+        losses = PosteriorGradient(one, flat.gradient_views())(rows, True)
+        torch.testing.assert_close(losses, one.training_loss(rows).detach())
+        found.append(flat.gradients)
+        flat.release()
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_applies_to_plain_features_only():
     net, prior = network(), MixturePrior()
     assert PosteriorGradient.applies(net, prior)

@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 from sklearn.linear_model import Ridge
 
+from skmdn import AmortizedPosterior
 from skmdn.posterior.linked_line import LinkedFeatures, ridge
 from skmdn.posterior.simulated import coordinates_of, to_coordinates
 
@@ -106,3 +107,13 @@ def test_rows_without_weight_do_not_matter():
     found = fitted(X, theta, weights=weights)
     alone = fitted(X[:500], theta[:500])
     np.testing.assert_allclose(found.transform(X), alone.transform(X), atol=0.01)
+
+
+def test_scale_free_networks_see_the_data_alone():
+    X, theta = copies(500)
+    for activation, n_features in (("silu", 4), ("relu", 2)):
+        model = AmortizedPosterior(
+            BOX, activation=activation, n_estimators=1, max_iter=2, random_state=0
+        ).fit(X, theta)
+        (network,) = model.module_.networks
+        assert network.block.n_out == network.head.line.shape[2] == n_features

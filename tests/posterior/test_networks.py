@@ -34,7 +34,7 @@ def network(activation="silu", *, n_members=2, dropout=0.0, hidden=(7, 5)):
     intercept, line = randn(1, N_OUTPUTS), randn(1, N_OUTPUTS, N_FEATURES)
     head.start(intercept, line, residual.unsqueeze(0), source)
     head.linear.weight.data.mul_(10.0)
-    return PosteriorNetwork(Features(), trunk, head)
+    return PosteriorNetwork(Features(N_FEATURES), trunk, head)
 
 
 def objective(net, *, weights=None):
