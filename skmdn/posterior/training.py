@@ -16,7 +16,7 @@ from skmdn.bridge import (
     to_numpy,
     to_tensor,
 )
-from skmdn.learning.ensemble import EnsembleTraining, Race, split_for
+from skmdn.learning.ensemble import EnsembleTraining, Finish, Race, split_for
 from skmdn.learning.penalty import MixturePrior
 from skmdn.learning.training import History, Settings
 
@@ -33,6 +33,11 @@ __all__ = ["AmortizedTraining"]
 # it matters they are 0.1 nats apart; otherwise smooth networks are done sooner and make
 # less noise.
 _RACE = Race(share=0.07, behind=0.0, passed_on=0.0, favour=0.03)
+
+# Steps scatter. Networks of summaries are too wide by what scatters unless the rate
+# falls at last, however early they were best; others gain little by it.
+_FINISH = Finish(passes=0.05)
+_FINISH_OF_SUMMARIES = Finish(late=0.0)
 
 # objective="mixed": what the bound counts beside the log score.
 _BOUND_SHARE = 0.5
@@ -139,6 +144,7 @@ class AmortizedTraining(AmortizedFit):
             race=_RACE,
             passes=self._passes(),
             doubtful=True,
+            finish=_FINISH if self.summary is None else _FINISH_OF_SUMMARIES,
         )
         histories = training.run(states)
         reporter.finish()
