@@ -91,12 +91,12 @@ class Race:
 
 @dataclass(frozen=True)
 class Finish:
-    """Which views train on with rows that were held out, and for how long.
+    """Whether a view trains on with rows that were held out, and for how long.
 
     Parameters
     ----------
     late : float, default=1/3
-        Those whose members were best, on average, after this share of the passes.
+        It does if its members were best, on average, after this share of the passes.
     passes, rate : float, default=0.2
         Passes as a share of those before, and the largest step likewise.
     """
@@ -104,6 +104,10 @@ class Finish:
     late: float = 1 / 3
     passes: float = 0.2
     rate: float = 0.2
+
+
+def _usual_finish(network: MixtureNetwork) -> Finish:
+    return Finish()
 
 
 @dataclass
@@ -142,8 +146,8 @@ class EnsembleTraining:
     doubtful : bool, default=False
         Whether a width other than 1 needs more than chance for it; see
         :meth:`skmdn.learning.stacking.HeldOutPredictions.best_spread`.
-    finish : Finish, optional
-        What follows after the weighing.
+    finish : callable
+        Returns the :class:`Finish` of a network.
     """
 
     module: MixtureEnsemble
@@ -160,7 +164,7 @@ class EnsembleTraining:
     passes: Sequence[float] = ()
     levels: bool = False
     doubtful: bool = False
-    finish: Finish = Finish()
+    finish: Callable[[MixtureNetwork], Finish] = _usual_finish
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -312,11 +316,14 @@ class EnsembleTraining:
             if min(int(new.sum()), int((~new).sum())) >= _FEWEST_OF_A_KIND:
                 self._remember(kept, new, everything, histories[-1])
                 return
-        late = [self._is_late(history) for history in histories]
-        more = self.finish.passes, self.finish.rate
-        for i in itertools.compress(range(len(late)), late):
-            self._train_on(self.networks[i], everything, histories[i], *more)
-        if any(late):
+        more = False
+        for network, history in zip(self.networks, histories, strict=True):
+            finish = self.finish(network)
+            if self._is_late(history, finish.late):
+                how = finish.passes, finish.rate
+                self._train_on(network, everything, history, *how)
+                more = True
+        if more:
             self._set_width(kept)
 
     def _train_on(
@@ -379,14 +386,14 @@ class EnsembleTraining:
         )
         self.module.join(memory, share, share_seen, self.keys.unique())
 
-    def _is_late(self, history: History) -> bool:
+    def _is_late(self, history: History, late: float) -> bool:
         """Tell whether a view learned until late, so that more rows help it.
 
         One that began to overfit early was saved by the rows it held out.
         """
         assert history.best_epoch is not None
         latest = history.best_epoch.float().mean()
-        return bool(latest >= self.finish.late * history.max_iter)
+        return bool(latest >= late * history.max_iter)
 
     @torch.no_grad()
     def _predictions(

@@ -32,11 +32,12 @@ __all__ = ["AmortizedTraining"]
 # The two kinds are told apart early, and nothing is passed on to the better one. Where
 # it matters they are 0.1 nats apart; otherwise smooth networks are done sooner and make
 # less noise.
-_RACE = Race(share=0.07, behind=0.0, passed_on=0.0, favour=0.03)
+_RACE = Race(share=0.05, behind=0.0, passed_on=0.0, favour=0.03)
 
 # Steps scatter. Networks of summaries are too wide by what scatters unless the rate
-# falls at last, however early they were best; others gain little by it.
-_FINISH = Finish(passes=0.05)
+# falls at last, however early they were best. Without summaries smooth networks gain
+# little by it.
+_FINISH = {"relu": Finish(), "silu": Finish(passes=0.05)}
 _FINISH_OF_SUMMARIES = Finish(late=0.0)
 
 # objective="mixed": what the bound counts beside the log score.
@@ -104,6 +105,12 @@ class AmortizedTraining(AmortizedFit):
         auto = self.max_iter == "auto"
         return [_PASSES[kind] if auto else 1.0 for kind in kinds]
 
+    def _finish(self, network):
+        """Return how a network trains on with rows that were held out."""
+        if self.summary is not None:
+            return _FINISH_OF_SUMMARIES
+        return _FINISH[network.activation]
+
     def _hold_out(self, n_rows):
         stops = self.early_stopping
         if self.objective == "elbo":
@@ -144,7 +151,7 @@ class AmortizedTraining(AmortizedFit):
             race=_RACE,
             passes=self._passes(),
             doubtful=True,
-            finish=_FINISH if self.summary is None else _FINISH_OF_SUMMARIES,
+            finish=self._finish,
         )
         histories = training.run(states)
         reporter.finish()
