@@ -35,9 +35,8 @@ __all__ = ["AmortizedTraining"]
 _RACE = Race(share=0.05, behind=0.0, passed_on=0.0, favour=0.03)
 
 # Steps scatter. Networks of summaries are too wide by what scatters unless the rate
-# falls at last, however early they were best. Without summaries smooth networks gain
-# little by it.
-_FINISH = {"relu": Finish(), "silu": Finish(passes=0.05)}
+# falls at last, however early they were best. Smooth networks need less of it.
+_FINISH = {"relu": Finish(), "silu": Finish(late=0.0, passes=0.1)}
 _FINISH_OF_SUMMARIES = Finish(late=0.0)
 
 # objective="mixed": what the bound counts beside the log score.
@@ -48,10 +47,11 @@ _N_WARM_UP = 120
 
 # Smooth networks are done earlier.
 _MAX_STEPS = 9_000
-_PASSES = {"relu": 1.0, "silu": 0.5}
+_PASSES = {"relu": 1.0, "silu": 0.48}
 
-_PATIENCE_STEPS = 600
+_PATIENCE_STEPS = 900
 _LEAST_PATIENCE_STEPS = 120
+_LEAST_PATIENCE_OF_SUMMARIES = 600
 
 # Fewer simulations get smaller batches, and a third of the steps.
 _FEW_ROWS = 4_000
@@ -85,7 +85,9 @@ class AmortizedTraining(AmortizedFit):
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
             # Networks that begin at a line may be done at once; summaries are not.
-            steps = _LEAST_PATIENCE_STEPS if self.summary is None else _PATIENCE_STEPS
+            steps = _LEAST_PATIENCE_STEPS
+            if self.summary is not None:
+                steps = _LEAST_PATIENCE_OF_SUMMARIES
             least = math.ceil(steps / n_steps)
         return Settings(
             max_iter=max_iter,
