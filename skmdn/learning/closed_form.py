@@ -12,10 +12,10 @@ and the priors :math:`c_1 \log \sigma_k + c_2 / (2 \sigma_k^2)` and
     \frac{r_k (1 - z_k^2) + c_1 - c_2 / \sigma_k^2}{\sigma_k} .
 
 The rest is the chain rule through affine layers. Everything is written into memory
-that is taken once: the tensors of the head have the rows on their last axis, and the
-parameters' gradients are views of the loop's matrix. Any other network, family or
-device is differentiated by autograd; :mod:`skmdn.learning.training` compares both on
-the first batch.
+that is taken once. The first of the inputs of a layer is a one, whose weights are the
+bias, so that a product gives the gradients of both; the tensors of the head have the
+rows on their last axis. Any other network, family or device is differentiated by
+autograd; :mod:`skmdn.learning.training` compares both on the first batch.
 """
 
 import itertools
@@ -32,6 +32,7 @@ from .embeddings import FeatureEmbedding
 from .networks import MixtureNetwork
 from .objectives import MixtureObjective
 from .penalty import MixturePrior
+from .products import product
 
 __all__ = ["ClosedFormGradient"]
 
@@ -39,7 +40,7 @@ __all__ = ["ClosedFormGradient"]
 # numbers; more would leave the cache between one operation and the next.
 _GROUP_NUMBERS = 2**16
 
-# Tables of constant columns may take this many bytes; larger ones are made per batch.
+# Tables of what rows give the first layer may take this many bytes; larger ones are made per batch.
 _TABLE_BYTES = 2**26
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -67,7 +68,7 @@ class ClosedFormGradient:
         self.objective = objective
         self.network: Any = objective.network
         self.gradients = gradients
-        self.table = self._constant_columns()
+        self.table = self._columns_of_rows()
         equal = bool((objective.weights == 1.0).all())
         self.weights = None if equal else objective.weights
         self.groups: dict[torch.Size, list[_Group]] = {}
@@ -91,14 +92,20 @@ class ClosedFormGradient:
             and len(trunk.layers) > 0
         )
 
-    def _constant_columns(self) -> Tensor | None:
-        """Return raw features and bins of all rows, unless they are too many."""
+    def _columns_of_rows(self) -> Tensor | None:
+        """Return what all rows give the first layer, unless that is too much.
+
+        Raw features, bins and the features again, once for each of their cosines.
+        """
         x, block = self.objective.x, self.network.block
-        n_bytes = len(x) * block.n_constant * self.objective.y.element_size()
-        bins = block.n_constant > block.n_features
-        if not isinstance(x, Tensor) or (bins and n_bytes > _TABLE_BYTES):
+        n_bytes = len(x) * block.n_out * self.objective.y.element_size()
+        more = block.n_out > block.n_features
+        if not isinstance(x, Tensor) or (more and n_bytes > _TABLE_BYTES):
             return None
-        return block.constant(x).contiguous()
+        columns = block.constant(x)
+        if block.n_cosines:
+            columns = torch.cat([columns, x.repeat_interleave(block.n_cosines, 1)], 1)
+        return columns.contiguous()
 
     def __call__(self, rows: Tensor, with_loss: bool) -> Tensor | None:
         """Write the gradients of the loss of ``rows (n_members, n_batch)``.
@@ -108,8 +115,10 @@ class ClosedFormGradient:
         if rows.shape not in self.groups:
             self.groups[rows.shape] = self._make_groups(*rows.shape)
         losses: list[Any] = []
-        for group in self.groups[rows.shape]:
-            group.load(rows[group.members], self)
+        groups = self.groups[rows.shape]
+        for group in groups:
+            own = rows if len(groups) == 1 else rows[group.members]
+            group.load(own.reshape(-1), self)
             losses.append(group.run(with_loss))
         if not with_loss:
             return None
@@ -151,45 +160,60 @@ class _Workspace:
         def new(*shape: int) -> Tensor:
             return objective.y.new_empty((n_members, *shape))
 
-        widths = [layer.weight.shape[2] for layer in network.trunk.layers]
-        self.x = new(n_batch, block.n_constant)
-        self.flat_x = self.x.view(-1, block.n_constant)
+        def by_component(raw: Tensor) -> tuple[Tensor, ...]:
+            return raw.unflatten(1, (-1, n_components)).unbind(1)
+
         self.y, self.weights = new(1, n_batch), new(1, n_batch)
-        self.n_cosines = block.n_cosines * block.n_features
-        if self.n_cosines:
-            self.angle, self.cosine, self.sine, self.wave = (
-                new(n_batch, self.n_cosines) for _ in range(4)
-            )
-            self.repeated = self.x[..., : block.n_features].unsqueeze(-1)
-            shape = (n_members, n_batch, block.n_features, block.n_cosines)
-            self.angle_by_feature = self.angle.view(shape)
-            self.wave_by_feature = self.wave.view(shape)
+        self._take_inputs(new, n_batch, block)
+        widths = [layer.weight.shape[2] for layer in network.trunk.layers]
         self.before = [new(n_batch, width) for width in widths]
-        self.after = [new(n_batch, width) for width in widths]
+        self.with_one = [new(n_batch, 1 + width) for width in widths[:-1]]
+        for after in self.with_one:
+            after[..., 0] = 1.0
+        # Where nothing follows but the head, the one would only be in the way.
+        self.after = [after[..., 1:] for after in self.with_one]
+        self.after.append(new(n_batch, widths[-1]))
+        # What comes back to one layer after the other.
+        back = objective.y.new_empty(n_members * max(widths) * n_batch)
+        self.back = [
+            back[: n_members * width * n_batch].view(n_members, n_batch, width)
+            for width in widths
+        ]
         self.raw = new(3 * n_components, n_batch)
-        self.logit, self.mean, self.raw_scale = self.raw.unflatten(
-            1, (3, n_components)
-        ).unbind(1)
+        self.raw_logit, self.mean, self.raw_scale = by_component(self.raw)
         self.change = new(3 * n_components, n_batch)
-        self.d_logit, self.d_mean, self.d_scale = self.change.unflatten(
-            1, (3, n_components)
-        ).unbind(1)
-        (
-            self.scale,
-            self.log_scale,
-            self.z,
-            self.joint,
-            self.responsibility,
-            self.weight,
-        ) = (new(n_components, n_batch) for _ in range(6))
+        self.d_logit, self.d_mean, self.d_scale = by_component(self.change)
+        self.d_both = self.change[:, n_components:]
+        self.scale, self.log_scale, self.z = (
+            new(n_components, n_batch) for _ in range(3)
+        )
+        # Side by side for a common softmax.
+        self.joint, self.logit = self.logits = objective.y.new_empty(
+            (2, n_members, n_components, n_batch)
+        )
+        self.responsibility, self.weight = self.shares = torch.empty_like(self.logits)
         # What the changes of means, and below them of scales, are multiplied by.
         self.factors = new(2 * n_components, n_batch)
-        self.inverse, self.slope = self.factors.unflatten(1, (2, n_components)).unbind(
-            1
-        )
-        self.d_both = self.change[:, n_components:]
-        # Sums over the rows as products: faster than a reduction of a short axis.
-        self.ones = objective.y.new_ones((n_members, n_batch, 1))
+        self.inverse, self.slope = by_component(self.factors)
+
+    def _take_inputs(self, new: Any, n_batch: int, block: Any) -> None:
+        """Take what the first layer sees: a one, constant columns and cosines."""
+        n_constant, n_features = block.n_constant, block.n_features
+        self.n_cosines = block.n_cosines * n_features
+        self.input = new(n_batch, 1 + n_constant + self.n_cosines)
+        self.input[..., 0] = 1.0
+        flat = self.input.flatten(0, 1)
+        self.flat_constant = flat[:, 1 : 1 + n_constant]
+        # What is gathered for a row lies side by side.
+        self.flat_row = flat[:, 1:]
+        if self.n_cosines:
+            self.cosine = self.input[..., 1 + n_constant :]
+            self.repeated, self.angle, self.wave = (
+                new(n_batch, self.n_cosines) for _ in range(3)
+            )
+            raw = self.input[..., 1 : 1 + n_features].unsqueeze(-1)
+            self.raw_by_feature = raw.expand(*raw.shape[:-1], block.n_cosines)
+            self.cosine_by_feature = self.cosine.unflatten(-1, (n_features, -1))
 
 
 class _Group:
@@ -210,46 +234,51 @@ class _Group:
         # Tensors of the same shape are added fastest.
         self.min_scale = torch.full_like(space.scale, network.head.min_scale)
         self._take_prior(objective)
-        self.share = 1.0 / space.x.shape[1]
+        self.share = 1.0 / space.input.shape[1]
 
         def pair(name: str) -> tuple[Tensor, Tensor]:
             value = network.get_parameter(name).detach()
             return value[members], gradients[name][members]
 
-        self.layers = []
-        below = space.x
-        n_constant = space.x.shape[2]
-        for i, (before, after) in enumerate(
-            zip(space.before, space.after, strict=True)
-        ):
-            weight, d_weight = pair(f"trunk.layers.{i}.weight")
-            bias, d_bias = pair(f"trunk.layers.{i}.bias")
-            if i == 0:
-                self.wave_weight = weight[:, n_constant:]
-                self.wave_weight_t = self.wave_weight.mT
-                self.d_wave_weight = d_weight[:, n_constant:]
-                weight, d_weight = weight[:, :n_constant], d_weight[:, :n_constant]
-            self.layers.append(
-                _Layer(weight, bias, d_weight, d_bias, below, before, after)
+        def layer(name: str) -> tuple[Tensor, Tensor]:
+            return tuple(
+                map(_with_bias, pair(f"{name}.weight"), pair(f"{name}.bias"))
             )
-            below = after
-        self.head_weight, self.d_head_weight = pair("head.linear.weight")
+
+        self.layers = []
+        below = [space.input, *space.with_one]
+        for i, inputs in enumerate(below):
+            self.layers.append(
+                _Layer(
+                    *layer(f"trunk.layers.{i}"),
+                    inputs,
+                    space.before[i],
+                    space.after[i],
+                    space.back[i],
+                )
+            )
+        self.downs = [
+            product(layer.change, layer.weight[:, 1:].mT, lower.back)
+            for layer, lower in itertools.pairwise(self.layers[::-1])
+        ]
+        last = self.layers[-1]
+        weight, d_weight = pair("head.linear.weight")
         bias, d_bias = pair("head.linear.bias")
         self.head_bias, self.d_head_bias = bias.mT, d_bias.mT
-        self.last, self.last_t = below, below.mT
-        self.change_t = space.change.mT
+        self.head = product(weight, last.after.mT, space.raw)
+        self.head_gradient = product(space.change, last.after, d_weight)
+        self.head_back = product(space.change.mT, weight, last.back)
         if space.n_cosines:
-            frequency, self.d_frequency = pair("block.frequency")
+            first = self.layers[0]
+            self.frequency, self.d_frequency = pair("block.frequency")
             self.phase, self.d_phase = pair("block.phase")
-            block = network.block
-            shape = (block.n_features, block.n_cosines)
-            self.frequency = frequency.unflatten(-1, shape)
-            self.cosine_t = space.cosine.mT
+            waves = first.weight[:, -space.n_cosines :]
+            self.wave_back = product(first.change, waves.mT, space.wave)
 
     def _take_prior(self, objective: MixtureObjective) -> None:
         """Store the prior's numbers, divided by the rows that it stands beside."""
         prior, n_rows = objective.prior, objective.n_rows
-        n_components = self.space.logit.shape[1]
+        n_components = self.space.scale.shape[1]
         self.c1 = self.c2 = self.constant = 0.0
         scales: Any = prior.scales
         if scales is not None:
@@ -266,16 +295,18 @@ class _Group:
 
     def load(self, rows: Tensor, owner: ClosedFormGradient) -> None:
         """Gather the rows' data."""
-        space, flat = self.space, rows.reshape(-1)
-        objective = owner.objective
+        space, objective = self.space, owner.objective
         if owner.table is not None:
-            torch.index_select(owner.table, 0, flat, out=space.flat_x)
+            torch.index_select(owner.table, 0, rows, out=space.flat_row)
         else:
-            owner.network.block.constant(objective.x[flat], out=space.flat_x)
-        torch.index_select(objective.flat_y, 0, flat, out=space.y.view(-1))
+            x = objective.x[rows]
+            owner.network.block.constant(x, out=space.flat_constant)
+            if space.n_cosines:
+                space.cosine_by_feature.copy_(space.raw_by_feature)
+        torch.index_select(objective.flat_y, 0, rows, out=space.y.view(-1))
         self.weighted = owner.weights is not None
         if owner.weights is not None:
-            torch.index_select(owner.weights, 0, flat, out=space.weights.view(-1))
+            torch.index_select(owner.weights, 0, rows, out=space.weights.view(-1))
 
     def run(self, with_loss: bool) -> Tensor | None:
         """Compute the gradients, and the losses if they are asked for."""
@@ -288,20 +319,22 @@ class _Group:
 
     def _forward(self) -> None:
         space = self.space
-        first = self.layers[0]
-        torch.baddbmm(first.bias, first.below, first.weight, out=first.before)
         if space.n_cosines:
-            torch.mul(space.repeated, self.frequency, out=space.angle_by_feature)
-            torch.add(self.phase, space.angle, alpha=2.0 * math.pi, out=space.angle)
+            # The table holds the features once for each of their cosines.
+            space.repeated.copy_(space.cosine)
+            torch.addcmul(
+                self.phase,
+                space.repeated,
+                self.frequency,
+                value=2.0 * math.pi,
+                out=space.angle,
+            )
             torch.cos(space.angle, out=space.cosine)
-            first.before.baddbmm_(space.cosine, self.wave_weight)
-        _silu(first.before, out=first.after)
-        for layer in self.layers[1:]:
-            torch.baddbmm(layer.bias, layer.below, layer.weight, out=layer.before)
-            _silu(layer.before, out=layer.after)
-        torch.baddbmm(self.head_bias, self.head_weight, self.last_t, out=space.raw)
-        if self.temperature != 1.0:
-            space.logit.div_(self.temperature)
+        for layer in self.layers:
+            layer.forward()
+        self.head()
+        space.raw.add_(self.head_bias)
+        torch.div(space.raw_logit, self.temperature, out=space.logit)
         _softplus(space.raw_scale, 1, 20, out=space.scale)
         space.scale.add_(self.min_scale)
         torch.reciprocal(space.scale, out=space.inverse)
@@ -309,15 +342,13 @@ class _Group:
         torch.sub(space.mean, space.y, out=space.z).mul_(space.inverse)
         torch.sub(space.logit, space.log_scale, out=space.joint)
         space.joint.addcmul_(space.z, space.z, value=-0.5)
-        torch.softmax(space.joint, 1, out=space.responsibility)
-        torch.softmax(space.logit, 1, out=space.weight)
+        torch.softmax(space.logits, 2, out=space.shares)
 
     def _loss(self) -> Tensor:
         """Return the members' average losses."""
         space = self.space
         # The largest term and its share give the logarithm of a sum.
-        joint = space.joint.amax(1) - space.responsibility.amax(1).log_()
-        total = space.logit.amax(1) - space.weight.amax(1).log_()
+        joint, total = space.logits.amax(2) - space.shares.amax(2).log_()
         prior = (self.c1 * space.log_scale).addcmul_(
             space.inverse, space.inverse, value=0.5 * self.c2
         )
@@ -350,54 +381,69 @@ class _Group:
         space.d_both.mul_(space.factors)
         if self.weighted:
             space.change.mul_(space.weights)
-        self._average(space.change, self.last, self.d_head_weight)
-        self._average(space.change, space.ones, self.d_head_bias)
-        self._average(self.change_t, self.head_weight, self.layers[-1].back)
-
-    def _average(self, left: Tensor, right: Tensor, out: Tensor) -> None:
-        """Write a product divided by the number of rows."""
-        torch.baddbmm(out, left, right, beta=0, alpha=self.share, out=out)
+        space.change.mul_(self.share)
+        self.head_gradient()
+        torch.sum(space.change, 2, keepdim=True, out=self.d_head_bias)
+        self.head_back()
 
     def _trunk_backward(self) -> None:
-        for layer, lower in zip(self.layers[:0:-1], self.layers[-2::-1], strict=True):
+        for layer, down in zip(self.layers[:0:-1], self.downs, strict=True):
             layer.differentiate()
-            torch.bmm(layer.back, layer.weight_t, out=lower.back)
-        first = self.layers[0]
-        first.differentiate()
+            down()
+        self.layers[0].differentiate()
         space = self.space
         if space.n_cosines:
-            torch.bmm(self.cosine_t, first.back, out=self.d_wave_weight)
-            torch.bmm(first.back, self.wave_weight_t, out=space.wave)
-            torch.sin(space.angle, out=space.sine)
-            space.wave.mul_(space.sine).neg_()
-            torch.sum(space.wave, 1, keepdim=True, out=self.d_phase)
-            space.wave_by_feature.mul_(space.repeated)
+            self.wave_back()
+            torch.sin(space.angle, out=space.angle)
+            space.wave.mul_(space.angle)
+            torch.sum(space.wave, 1, keepdim=True, out=self.d_phase).neg_()
+            space.wave.mul_(space.repeated)
             torch.sum(space.wave, 1, keepdim=True, out=self.d_frequency)
-            self.d_frequency.mul_(2.0 * math.pi)
+            self.d_frequency.mul_(-2.0 * math.pi)
+
+
+def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
+    """Return weights and, before their rows, the bias; they are neighbours."""
+    n_members, n_in, n_out = weight.shape
+    shape = (n_members, 1 + n_in, n_out)
+    return bias.as_strided(shape, (bias.stride(0), n_out, 1))
 
 
 class _Layer:
-    """Views of one affine layer and its activation."""
+    """One affine layer and its activation.
+
+    Parameters
+    ----------
+    weight, d_weight : Tensor of shape (n_members, 1 + n_in, n_out)
+        Bias and weights, and where their gradient goes.
+    below : Tensor of shape (n_members, n_batch, 1 + n_in)
+        Its inputs, the first of which is a one.
+    before, after, back : Tensor of shape (n_members, n_batch, n_out)
+        What the activation takes and gives, and what comes back.
+    """
 
     def __init__(
         self,
         weight: Tensor,
-        bias: Tensor,
         d_weight: Tensor,
-        d_bias: Tensor,
         below: Tensor,
         before: Tensor,
         after: Tensor,
+        back: Tensor,
     ) -> None:
-        self.weight, self.weight_t, self.bias = weight, weight.mT, bias
-        self.d_weight, self.d_bias = d_weight, d_bias
-        self.below, self.below_t = below, below.mT
-        # What comes back takes the place of what went up: it is no longer needed
-        # then, and less memory stays in the cache.
-        self.before, self.after, self.back = before, after, after
+        self.weight = weight
+        self.before, self.after, self.back = before, after, back
+        # What the activation took is no longer needed when something comes back.
+        self.change = before
+        self.affine = product(below, weight, before)
+        self.gradient = product(below.mT, self.change, d_weight)
+
+    def forward(self) -> None:
+        """Compute the outputs from what is below."""
+        self.affine()
+        _silu(self.before, out=self.after)
 
     def differentiate(self) -> None:
         """Take ``back`` through the activation and write the layer's gradient."""
-        _silu_backward(self.back, self.before, grad_input=self.back)
-        torch.bmm(self.below_t, self.back, out=self.d_weight)
-        torch.sum(self.back, 1, keepdim=True, out=self.d_bias)
+        _silu_backward(self.back, self.before, grad_input=self.change)
+        self.gradient()

@@ -2,8 +2,7 @@
 
 The loop knows parameters with a leading member axis and a function that returns
 one loss per member; what is being fitted is not its concern. All parameters live
-in one matrix ``(n_members, n_parameters)``, so that the optimiser, the clipping of
-a member's gradient and the copy of its best state are single operations.
+in one vector, so that the optimiser and the copy of a state are single operations.
 """
 
 import itertools
@@ -112,7 +111,7 @@ class _BestStates:
         self.tol = settings.tol
         self.patience = settings.patience()
         self.least_patience = settings.least_patience
-        n_members = flat.values.shape[0]
+        n_members = flat.n_members
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
         self.current = self.loss
@@ -127,8 +126,7 @@ class _BestStates:
         with torch.no_grad(), self.optimizer.averaged():
             held_out = self.held_out_loss()
             better = (held_out < self.loss) & running
-            state = self.flat.values
-            self.values = torch.where(better.unsqueeze(1), state, self.values)
+            self.flat.copy_members(self.flat.values, self.values, better)
         self.loss = torch.where(better, held_out, self.loss)
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
@@ -423,15 +421,18 @@ def _rescue(
     flat: FlatParameters, good: Tensor, losses: Tensor, optimizer: Optimizer
 ) -> bool:
     """Take members that are no longer finite back to their last good state."""
-    lost = ~(flat.values.sum(1) + losses).isfinite()
+    if math.isfinite(float(flat.values.sum() + losses.sum())):
+        return False
+    parts = [part.sum(1) for part in flat.by_member(flat.values)]
+    lost = ~torch.stack([*parts, losses]).isfinite().all(0)
     if not bool(lost.any()):
         return False
-    flat.values[lost] = good[lost]
+    flat.copy_members(good, flat.values, lost)
     optimizer.recover(lost)
     return True
 
 
 def _mean(losses: Tensor) -> float:
     """Average the members whose loss is a number; infinite if none is."""
-    finite = losses[losses.isfinite()]
-    return float(finite.mean()) if len(finite) else math.inf
+    finite = [loss for loss in losses.tolist() if math.isfinite(loss)]
+    return sum(finite) / len(finite) if finite else math.inf
