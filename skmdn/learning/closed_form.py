@@ -20,6 +20,7 @@ autograd; :mod:`skmdn.learning.training` compares both on the first batch.
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,6 +43,9 @@ _GROUP_NUMBERS = 2**16
 
 # Tables of what rows give the first layer may take this many bytes; larger ones are made per batch.
 _TABLE_BYTES = 2**26
+
+# Held-out rows that are judged together.
+_ROWS_TOGETHER = 256
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -71,7 +75,8 @@ class ClosedFormGradient:
         self.table = self._columns_of_rows()
         equal = bool((objective.weights == 1.0).all())
         self.weights = None if equal else objective.weights
-        self.groups: dict[torch.Size, list[_Group]] = {}
+        self.groups: dict[tuple[int, ...], list[_Group]] = {}
+        objective.by_hand = self.log_prob_of_spreads
 
     @staticmethod
     def applies(network: nn.Module, prior: MixturePrior) -> bool:
@@ -112,17 +117,35 @@ class ClosedFormGradient:
 
         Returns the losses ``(n_members,)`` if they are asked for.
         """
-        if rows.shape not in self.groups:
-            self.groups[rows.shape] = self._make_groups(*rows.shape)
         losses: list[Any] = []
-        groups = self.groups[rows.shape]
-        for group in groups:
-            own = rows if len(groups) == 1 else rows[group.members]
-            group.load(own.reshape(-1), self)
+        for group in self._loaded_groups(rows):
             losses.append(group.run(with_loss))
         if not with_loss:
             return None
         return self.objective.log_scale + torch.cat(losses)
+
+    def log_prob_of_spreads(self, rows: Tensor, log_spread: Tensor) -> Tensor:
+        """Return :meth:`MixtureObjective.log_prob_of_spreads`."""
+        n_members, n_rows = rows.shape
+        n_together = math.ceil(n_rows / math.ceil(n_rows / _ROWS_TOGETHER))
+        out = log_spread.new_empty((n_members, log_spread.shape[1], n_rows))
+        for start in range(0, n_rows, n_together):
+            # The last part begins earlier, to be as large as the others.
+            start = min(start, n_rows - n_together)
+            part = slice(start, start + n_together)
+            for group in self._loaded_groups(rows[:, part]):
+                out[group.members, :, part] = group.log_prob(log_spread[group.members])
+        return out.mT
+
+    def _loaded_groups(self, rows: Tensor) -> Iterator["_Group"]:
+        """Yield groups of members, with their part of the rows gathered."""
+        groups = self.groups.get(rows.shape)
+        if groups is None:
+            groups = self.groups[rows.shape] = self._make_groups(*rows.shape)
+        for group in groups:
+            own = rows if len(groups) == 1 else rows[group.members]
+            group.load(own.reshape(-1), self)
+            yield group
 
     def _make_groups(self, n_members: int, n_batch: int) -> list["_Group"]:
         widths = [layer.weight.shape[2] for layer in self.network.trunk.layers]
@@ -312,10 +335,26 @@ class _Group:
         """Compute the gradients, and the losses if they are asked for."""
         self.temperature = self.objective.temperature()
         self._forward()
+        self._share_out()
         losses = self._loss() if with_loss else None
         self._head_backward()
         self._trunk_backward()
         return losses
+
+    def log_prob(self, log_spread: Tensor) -> Tensor:
+        """Return log-likelihoods ``(n_members, n_spreads, n_batch)``."""
+        self.temperature = self.objective.head.temperature
+        self._forward()
+        space = self.space
+        joint = torch.addcmul(
+            (space.logit - space.log_scale).unsqueeze(1),
+            space.z.square().unsqueeze(1),
+            (-2.0 * log_spread).exp()[..., None, None],
+            value=-0.5,
+        )
+        total = _log_sum(space.logit, 1).unsqueeze(1)
+        log_prob = _log_sum(joint, 2).sub_(total).sub_(_LOG_SQRT_2PI)
+        return log_prob.sub_(log_spread.unsqueeze(2))
 
     def _forward(self) -> None:
         space = self.space
@@ -340,6 +379,10 @@ class _Group:
         torch.reciprocal(space.scale, out=space.inverse)
         torch.log(space.scale, out=space.log_scale)
         torch.sub(space.mean, space.y, out=space.z).mul_(space.inverse)
+
+    def _share_out(self) -> None:
+        """Give each row to the components, and without a look at its target."""
+        space = self.space
         torch.sub(space.logit, space.log_scale, out=space.joint)
         space.joint.addcmul_(space.z, space.z, value=-0.5)
         torch.softmax(space.logits, 2, out=space.shares)
@@ -400,6 +443,14 @@ class _Group:
             space.wave.mul_(space.repeated)
             torch.sum(space.wave, 1, keepdim=True, out=self.d_frequency)
             self.d_frequency.mul_(-2.0 * math.pi)
+
+
+def _log_sum(x: Tensor, dim: int) -> Tensor:
+    """Return the logarithm of a sum of exponentials.
+
+    By the largest term and its share, which no exponential that underflows slows down.
+    """
+    return x.amax(dim) - torch.softmax(x, dim).amax(dim).log_()
 
 
 def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:

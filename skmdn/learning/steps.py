@@ -1,6 +1,7 @@
-"""Steps of the optimisation loop: all parameters in one vector, gradients, AdamW.
+"""Steps of the optimisation loop: all parameters in one matrix, gradients, AdamW.
 
-The optimiser and the copy of a state are single operations then.
+A row of the matrix holds a member's parameters, so that the optimiser, the clipping of
+a member's gradient and the copy of its best state are single operations.
 """
 
 import math
@@ -19,6 +20,7 @@ __all__ = [
     "Loss",
     "Optimizer",
     "Settings",
+    "agree",
     "fused_adam_step",
     "plain_adam_step",
 ]
@@ -84,67 +86,52 @@ class Settings:
 
 
 class FlatParameters:
-    """Parameters and gradients of all members as two vectors.
+    """Parameters and gradients of all members as two matrices.
 
-    The module's parameters become views of ``values`` while the loop runs. A vector has
-    few pieces, in which the numbers of a member are a row. The weights of a layer are a
-    piece, since batched products are fast where what they write is contiguous; so that
-    one product gives both gradients, a bias ``(n_members, 1, n_out)`` lies before their
-    rows. All that is not a matrix shares the last piece.
+    The module's parameters become views of ``values`` while the loop runs. In a
+    member's row the bias of a layer lies before its weights, if it has as many numbers
+    as a row of them: one product can give the gradients of both.
     """
 
     def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
         self.named = list(named)
         first = self.named[0][1]
-        self.n_members = first.shape[0]
-        self.pieces = _pieces(self.named)
-        n_numbers = sum(parameter.numel() for _, parameter in self.named)
-        self.values = first.new_empty(n_numbers)
+        n_numbers = sum(parameter[0].numel() for _, parameter in self.named)
+        self.values = first.new_empty((first.shape[0], n_numbers))
         self.gradients = torch.zeros_like(self.values)
-        self.decayed = torch.zeros_like(self.values)
-        views, decayed = self._views(self.values), self._views(self.decayed)
+        self.decayed = first.new_zeros(n_numbers)
+        for name, span in self._spans().items():
+            self.decayed[span] = float(name.endswith("weight"))
+        views = self._views(self.values)
         for name, parameter in self.named:
             parameter.data = views[name].copy_(parameter.detach())
-            decayed[name].fill_(float(name.endswith("weight")))
 
-    def by_member(self, vector: Tensor) -> list[Tensor]:
-        """Return a vector's pieces as matrices with a row for each member."""
-        sizes = [sum(parameter.numel() for _, parameter in p) for p in self.pieces]
-        return [piece.view(self.n_members, -1) for piece in vector.split(sizes)]
+    def _spans(self) -> dict[str, slice]:
+        """Return where in a row the numbers of each parameter are."""
+        left, ordered = dict(self.named), []
+        for name, parameter in self.named:
+            bias = name.removesuffix("weight") + "bias"
+            if bias in left and left[bias].shape == parameter[:, :1].shape:
+                ordered.append((bias, left.pop(bias)))
+            if name in left:
+                ordered.append((name, left.pop(name)))
+        spans, end = {}, 0
+        for name, parameter in ordered:
+            start, end = end, end + parameter[0].numel()
+            spans[name] = slice(start, end)
+        return spans
 
-    def _views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return the part of a vector that belongs to each parameter."""
-        views = {}
-        for piece, rows in zip(self.pieces, self.by_member(vector), strict=True):
-            widths = [parameter[0].numel() for _, parameter in piece]
-            for (name, parameter), part in zip(
-                piece, rows.split(widths, 1), strict=True
-            ):
-                views[name] = part.view(parameter.shape)
-        return {name: views[name] for name, _ in self.named}
+    def _views(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Return the part of a matrix that belongs to each parameter."""
+        spans = self._spans()
+        return {
+            name: matrix[:, spans[name]].view(parameter.shape)
+            for name, parameter in self.named
+        }
 
     def gradient_views(self) -> dict[str, Tensor]:
         """Return the part of ``gradients`` that belongs to each parameter."""
         return self._views(self.gradients)
-
-    def copy_members(self, source: Tensor, target: Tensor, members: Tensor) -> None:
-        """Copy what belongs to some members from one vector to another.
-
-        Parameters
-        ----------
-        source, target : Tensor
-            Vectors like ``values``.
-        members : Tensor of shape (n_members,)
-            True for these members.
-        """
-        if bool(members.all()):
-            target.copy_(source)
-        elif bool(members.any()):
-            chosen = members.unsqueeze(1)
-            for new, old in zip(
-                self.by_member(source), self.by_member(target), strict=True
-            ):
-                old.copy_(torch.where(chosen, new, old))
 
     def differentiate(self, losses: Tensor) -> None:
         """Fill ``gradients``: each member's loss by its own parameters."""
@@ -159,20 +146,6 @@ class FlatParameters:
         """Give the parameters memory of their own again."""
         for _, parameter in self.named:
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-
-
-def _pieces(named: list[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:
-    """Return which parameters lie side by side."""
-    left = dict(named)
-    pieces = []
-    for name, weight in named:
-        if weight.ndim == 3 and weight.shape[1] > 1:
-            piece = [(name, left.pop(name))]
-            bias = name.removesuffix("weight") + "bias"
-            if bias in left and left[bias].shape == weight[:, :1].shape:
-                piece.insert(0, (bias, left.pop(bias)))
-            pieces.append(piece)
-    return [*pieces, list(left.items())] if left else pieces
 
 
 class Differentiator:
@@ -223,34 +196,28 @@ class Differentiator:
     def _compare(self, rows: Tensor, losses: Tensor) -> None:
         """Keep the gradient by hand if it and the losses agree with autograd."""
         assert self.by_hand is not None
-        gradients = self.flat.gradients
-        expected = gradients.clone()
-        gradients.zero_()
+        expected = torch.cat([self.flat.gradients, losses.unsqueeze(1)], 1)
+        self.flat.gradients.zero_()
         found = self.by_hand(rows, True)
-        self.compared = found is not None and _agree(
-            [*self.flat.by_member(gradients), found.unsqueeze(1)],
-            [*self.flat.by_member(expected), losses.unsqueeze(1)],
+        self.compared = found is not None and agree(
+            torch.cat([self.flat.gradients, found.unsqueeze(1)], 1), expected
         )
-        gradients.copy_(expected)
+        self.flat.gradients.copy_(expected[:, :-1])
         if not self.compared:
             self.by_hand = None
 
 
-def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
-    """Tell whether two gradients of each member differ by no more than rounding."""
-    allowed = torch.finfo(expected[0].dtype).eps ** 0.6
-    apart = _norms([a - b for a, b in zip(found, expected, strict=True)])
-    return bool((apart <= allowed * _norms(expected)).all())
-
-
-def _norms(parts: list[Tensor]) -> Tensor:
-    """Return the length of each member's vector, given in parts."""
-    norms = [torch.linalg.vector_norm(part, dim=1) for part in parts]
-    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+def agree(found: Tensor, expected: Tensor) -> bool:
+    """Tell whether the members' numbers in two tensors differ by rounding only."""
+    allowed = torch.finfo(expected.dtype).eps ** 0.6
+    found, expected = found.flatten(1), expected.flatten(1)
+    size = torch.linalg.vector_norm(expected, dim=1)
+    apart = torch.linalg.vector_norm(found - expected, dim=1)
+    return bool((apart <= allowed * size).all())
 
 
 class Optimizer:
-    """AdamW on the vector, with warm-up, cosine decay and clipping.
+    """AdamW on the matrix, with warm-up, cosine decay and clipping.
 
     The kernel behind ``torch.optim.AdamW(fused=True)`` is called directly: making
     an object of ``torch.optim`` imports a compiler and
@@ -277,8 +244,8 @@ class Optimizer:
             "count": torch.zeros((), dtype=torch.float32, device=values.device),
         }
         self.one = torch.ones_like(self.state["count"])
-        self.gradients = flat.by_member(flat.gradients)
-        self.norms = values.new_empty((len(self.gradients), flat.n_members))
+        self.norm = values.new_empty((len(values), 1))
+        self.max_norm = values.new_tensor(settings.max_norm)
         if settings.averaging:
             self.state |= {"average": values.clone(), "values": values}
         for name, value in (state or {}).items():
@@ -302,8 +269,11 @@ class Optimizer:
 
     def step(self) -> None:
         """Clip each member's gradient and move."""
-        self._clip()
         values, gradients = self.flat.values, self.flat.gradients
+        # Nearly all gradients are too long: it would not pay to look first.
+        torch.linalg.vector_norm(gradients, dim=1, keepdim=True, out=self.norm)
+        torch.div(self.max_norm, self.norm, out=self.norm)
+        gradients.mul_(self.norm.clamp_max_(1.0))
         rate = self.rate()
         self.owed += rate * self.settings.weight_decay
         self.state["count"].add_(self.one)
@@ -315,16 +285,6 @@ class Optimizer:
             n = self.n_before + self.n_done
             kept = min(self.settings.averaging, n / (n + 9.0))
             self.state["average"].lerp_(values, 1.0 - kept)
-
-    def _clip(self) -> None:
-        """Shorten the gradients of members that are too long."""
-        for part, norm in zip(self.gradients, self.norms, strict=True):
-            torch.linalg.vector_norm(part, dim=1, out=norm)
-        norms = torch.linalg.vector_norm(self.norms, dim=0)
-        if max(norms.tolist()) > self.settings.max_norm:
-            shorten = (self.settings.max_norm / norms).clamp_max_(1.0).unsqueeze_(1)
-            for part in self.gradients:
-                part.mul_(shorten)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -355,11 +315,10 @@ class Optimizer:
     def recover(self, members: Tensor) -> None:
         """Forget the momentum of these members and halve the step of all."""
         self.factor *= 0.5
-        zeros = torch.zeros_like(self.flat.values)
         for name in ("mean", "square"):
-            self.flat.copy_members(zeros, self.state[name], members)
+            self.state[name][members] = 0.0
         if self.settings.averaging:
-            self.flat.copy_members(self.flat.values, self.state["average"], members)
+            self.state["average"][members] = self.flat.values[members]
 
 
 def plain_adam_step(

@@ -2,7 +2,8 @@
 
 The loop knows parameters with a leading member axis and a function that returns
 one loss per member; what is being fitted is not its concern. All parameters live
-in one vector, so that the optimiser and the copy of a state are single operations.
+in one matrix ``(n_members, n_parameters)``, so that the optimiser, the clipping of
+a member's gradient and the copy of its best state are single operations.
 """
 
 import itertools
@@ -111,7 +112,7 @@ class _BestStates:
         self.tol = settings.tol
         self.patience = settings.patience()
         self.least_patience = settings.least_patience
-        n_members = flat.n_members
+        n_members = flat.values.shape[0]
         self.loss = flat.values.new_full((n_members,), math.inf)
         self.reference = self.loss.clone()
         self.current = self.loss
@@ -126,7 +127,8 @@ class _BestStates:
         with torch.no_grad(), self.optimizer.averaged():
             held_out = self.held_out_loss()
             better = (held_out < self.loss) & running
-            self.flat.copy_members(self.flat.values, self.values, better)
+            state = self.flat.values
+            self.values = torch.where(better.unsqueeze(1), state, self.values)
         self.loss = torch.where(better, held_out, self.loss)
         clearly = (held_out < self.reference - self.tol) & running
         self.reference = torch.where(clearly, held_out, self.reference)
@@ -152,21 +154,20 @@ def _n_steps(rows: Tensor, settings: Settings) -> int:
 
 
 def _batches(
-    rows: Tensor, settings: Settings, generator: torch.Generator, shuffled: Tensor
+    rows: Tensor, generator: torch.Generator, shuffled: Tensor
 ) -> list[Tensor]:
     """Return an epoch's batches: a shuffle per member, cut into equal parts.
 
     The few rows that do not fill the last batch sit out this epoch's shuffle. The
-    batches are views of ``shuffled``, which the next epoch overwrites.
+    batches are the parts of ``shuffled``, which the next epoch overwrites.
     """
     n_rows = rows.shape[1]
-    n_steps = _n_steps(rows, settings)
-    if n_steps == 1:
+    if len(shuffled) == 1:
         return [rows]
-    for member, target in zip(rows, shuffled, strict=True):
-        torch.index_select(member, 0, _shuffle(n_rows, generator), out=target)
-    size = n_rows // n_steps
-    return [shuffled[:, step * size : (step + 1) * size] for step in range(n_steps)]
+    for member, target in zip(rows, shuffled.unbind(1), strict=True):
+        chosen = _shuffle(n_rows, generator)[: target.numel()]
+        target.copy_(member.index_select(0, chosen).view(target.shape))
+    return list(shuffled.unbind(0))
 
 
 def _shuffle(n_rows: int, generator: torch.Generator) -> Tensor:
@@ -293,7 +294,9 @@ class Descent:
             self.best = _BestStates(self.flat, settings, judge, self.optimizer)
             self.best.judge(0)
         self.good = self.flat.values.clone()
-        self.shuffled = self.rows.new_empty(self.rows.shape)
+        n_members, n_rows = self.rows.shape
+        n_batches = _n_steps(self.rows, settings)
+        self.shuffled = self.rows.new_empty((n_batches, n_members, n_rows // n_batches))
         self.epoch = 0
         self.ended = False
 
@@ -338,7 +341,7 @@ class Descent:
     def _run_epoch(self) -> bool:
         """Run an epoch and tell whether it was the last."""
         best, history = self.best, self.history
-        batches = _batches(self.rows, self.settings, self.generator, self.shuffled)
+        batches = _batches(self.rows, self.generator, self.shuffled)
         total = self.flat.values.new_zeros(len(self.rows))
         n_losses = 0
         for part in _parts(batches, self.settings.max_iter):
@@ -421,13 +424,10 @@ def _rescue(
     flat: FlatParameters, good: Tensor, losses: Tensor, optimizer: Optimizer
 ) -> bool:
     """Take members that are no longer finite back to their last good state."""
-    if math.isfinite(float(flat.values.sum() + losses.sum())):
-        return False
-    parts = [part.sum(1) for part in flat.by_member(flat.values)]
-    lost = ~torch.stack([*parts, losses]).isfinite().all(0)
+    lost = ~(flat.values.sum(1) + losses).isfinite()
     if not bool(lost.any()):
         return False
-    flat.copy_members(good, flat.values, lost)
+    flat.values[lost] = good[lost]
     optimizer.recover(lost)
     return True
 

@@ -1,4 +1,4 @@
-"""Steps of the loop: the vector of parameters, Adam, decay, clipping, gradients."""
+"""Steps of the loop: the matrix of parameters, Adam, decay, clipping, gradients."""
 
 import pytest
 import torch
@@ -27,34 +27,29 @@ def settings(**kwargs):
     return Settings(**{**steady, "warm_up": 0.0, "decay": False, **kwargs})
 
 
-# The vector.
+# The matrix.
 
 
-def test_parameters_are_pieces_of_the_vector():
+def test_a_row_of_the_matrix_is_a_members_parameters():
     parameters = named()
     before = {name: value.detach().clone() for name, value in parameters}
     flat = FlatParameters(parameters)
-    assert flat.values.shape == flat.gradients.shape == (2 * (12 + 4 + 8 + 2),)
-    pieces = [
-        torch.cat([before[f"{layer}.{part}"] for part in ("bias", "weight")], 1)
-        for layer in "ab"
-    ]
-    assert torch.equal(flat.values, torch.cat([piece.flatten() for piece in pieces]))
-    decayed = [[0.0] * n_out + [1.0] * n_in * n_out for n_in, n_out in ((3, 4), (4, 2))]
-    assert flat.decayed.tolist() == decayed[0] * 2 + decayed[1] * 2
+    assert flat.values.shape == flat.gradients.shape == (2, 12 + 4 + 8 + 2)
+    order = ("a.bias", "a.weight", "b.bias", "b.weight")
+    expected = torch.cat([before[name].flatten(1) for name in order], 1)
+    assert torch.equal(flat.values, expected)
     flat.values.zero_()
     assert all((value == 0.0).all() for _, value in parameters)
+    assert flat.decayed.tolist() == [0.0] * 4 + [1.0] * 12 + [0.0] * 2 + [1.0] * 8
 
 
-def test_only_the_bias_of_rows_of_weights_is_their_neighbour():
+def test_only_a_bias_like_a_row_of_weights_is_moved():
     shapes = {"a.weight": (2, 4, 3), "a.bias": (2, 1, 4), "b.bias": (2, 1, 3)}
-    parameters = [(name, torch.zeros(shape)) for name, shape in shapes.items()]
-    pieces = FlatParameters(parameters).pieces
-    names = [[name for name, _ in piece] for piece in pieces]
-    assert names == [["a.weight"], ["a.bias", "b.bias"]]
+    flat = FlatParameters((n, torch.full(s, len(n) * s[1])) for n, s in shapes.items())
+    assert flat.values[0].tolist() == [32.0] * 12 + [6.0] * 7
 
 
-def test_gradient_views_are_the_vector():
+def test_gradient_views_are_the_matrix():
     parameters = named()
     flat = FlatParameters(parameters)
     views = flat.gradient_views()
@@ -62,24 +57,9 @@ def test_gradient_views_are_the_vector():
     for position, (name, value) in enumerate(parameters):
         assert views[name].shape == value.shape
         views[name].fill_(position + 1.0)
-    first, second = flat.by_member(flat.gradients)
-    assert first[1].tolist() == [2.0] * 4 + [1.0] * 12
-    assert second[0].tolist() == [4.0] * 2 + [3.0] * 8
+    assert flat.gradients[0].tolist() == [2.0] * 4 + [1.0] * 12 + [4.0] * 2 + [3.0] * 8
     flat.gradients.zero_()
     assert all((view == 0.0).all() for view in views.values())
-
-
-@pytest.mark.parametrize("members", [[True, True], [False, True], [False, False]])
-def test_some_members_are_copied(members):
-    flat = FlatParameters(named())
-    source, target = randn(2, 52, seed=7)
-    before = target.clone()
-    flat.copy_members(source, target, torch.tensor(members))
-    for new, old, found in zip(
-        *map(flat.by_member, (source, before, target)), strict=True
-    ):
-        for member, copied in enumerate(members):
-            assert torch.equal(found[member], (new if copied else old)[member])
 
 
 def test_a_members_loss_is_differentiated_by_its_own_parameters():
@@ -205,7 +185,7 @@ def test_owed_decay_differs_from_torch_by_second_order_only():
         for gradient in gradients:
             reference.grad = gradient.clone()
             torch_adamw.step()
-            flat.gradients.copy_(gradient.flatten())
+            flat.gradients.copy_(gradient)
             optimizer.step()
         optimizer.settle()
         differences.append(float((ours - reference).detach().abs().max()))
@@ -233,41 +213,34 @@ def test_a_gradient_is_shortened_member_by_member():
     gradients *= torch.tensor([[1e-3], [1.0], [1e8]]) / gradients.norm(
         dim=1, keepdim=True
     )
-    for part, values in zip(
-        flat.by_member(flat.gradients), gradients.split([16, 10], 1), strict=True
-    ):
-        part.copy_(values)
+    flat.gradients.copy_(gradients)
     optimizer.step()
-    found = torch.cat(flat.by_member(flat.gradients), 1)
-    assert torch.equal(found[:2], gradients[:2])
-    torch.testing.assert_close(found[2], gradients[2] * 5.0 / 1e8)
+    assert torch.equal(flat.gradients[:2], gradients[:2])
+    torch.testing.assert_close(flat.gradients[2], gradients[2] * 5.0 / 1e8)
 
 
 def test_a_member_that_is_lost_does_not_spoil_the_others_step():
     flat = FlatParameters(named())
     optimizer = Optimizer(flat, settings(), 1, None)
-    flat.gradients.fill_(1.0)
-    for part in flat.by_member(flat.gradients):
-        part[0] = torch.nan
+    flat.gradients.copy_(torch.ones(2, 26))
+    flat.gradients[0] = torch.nan
     before = flat.values.clone()
     optimizer.step()
-    for part, old in zip(*map(flat.by_member, (flat.values, before)), strict=True):
-        assert part[0].isnan().all()
-        torch.testing.assert_close(part[1], old[1] - 0.1)
+    assert flat.values[0].isnan().all()
+    torch.testing.assert_close(flat.values[1], before[1] - 0.1)
 
 
 def test_recovery_halves_the_rate_and_forgets_the_members_momentum():
     flat = FlatParameters(named())
     optimizer = Optimizer(flat, settings(), 10, None)
-    flat.gradients.fill_(1.0)
+    flat.gradients.copy_(torch.ones(2, 26))
     optimizer.step()
     rate = optimizer.rate()
     optimizer.recover(torch.tensor([True, False]))
     assert optimizer.rate() == 0.5 * rate
     for name in ("mean", "square"):
-        for part in flat.by_member(optimizer.state[name]):
-            assert (part[0] == 0.0).all()
-            assert (part[1] > 0.0).all()
+        assert (optimizer.state[name][0] == 0.0).all()
+        assert (optimizer.state[name][1] > 0.0).all()
 
 
 # The way to the gradient.
@@ -312,8 +285,7 @@ def test_the_gradient_by_hand_is_used_once_it_was_compared():
         with differentiate.mode():
             losses = differentiate(ROWS, True)
         torch.testing.assert_close(flat.gradients, 2.0 * flat.values)
-        parts = [part.square().sum(1) for part in flat.by_member(flat.values)]
-        torch.testing.assert_close(losses, sum(parts))
+        torch.testing.assert_close(losses, flat.values.square().sum(1))
         assert not losses.requires_grad
     assert len(calls) == 1
 
@@ -331,7 +303,7 @@ def test_a_wrong_gradient_by_hand_is_dropped_and_leaves_no_trace(factor):
 
 
 def test_the_optimizer_goes_on_from_a_state():
-    gradients = torch.randn(6, 52, generator=generator(3), dtype=torch.float64)
+    gradients = torch.randn(6, 2, 26, generator=generator(3), dtype=torch.float64)
     ends = []
     for cut in (6, 3):
         flat = FlatParameters(named())
