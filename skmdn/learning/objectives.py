@@ -80,6 +80,7 @@ class MixtureObjective:
         self.x, self.y, self.upper = x, y, upper
         self.flat_y = y.flatten()
         self.weights = weights
+        self.spread_steps = y.new_tensor(_SPREAD_STEPS)
         self.prior = prior
         self.n_rows = n_rows
         self.log_scale = log_scale
@@ -91,6 +92,7 @@ class MixtureObjective:
         # answer is compared.
         self.by_hand: Callable[[Tensor, Tensor], Tensor] | None = None
         self.compared = False
+        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
         # Modules look their parts up slowly.
         self.head: Any = network.head
 
@@ -136,17 +138,24 @@ class MixtureObjective:
         :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
         scales that are too small are repaired, not punished.
         """
-        spread = self.network.get_parameter("head.log_spread")
-        steps = self.y.new_tensor(_SPREAD_STEPS)
-        log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
+        spread = self.head.log_spread
+        log_spread = (spread + self.spread_steps).clamp_(*_SPREAD_RANGE)
         log_prob = self._compared_log_prob(rows, log_spread)
-        counts = torch.ones_like(rows) if counts is None else counts
-        weights = (self.weights[rows] * counts).unsqueeze(-1)
-        losses = -(weights * log_prob).sum(1) / weights.sum(1)
-        losses += log_spread.square() / counts.sum(1, keepdim=True)
+        # A loop judges by the same rows again and again.
+        if self.judged is None or self.judged[0] is not rows:
+            self.judged = (rows, *self._shares(rows, counts))
+        _, shares, n_counts = self.judged
+        once = log_spread.square().div_(n_counts).unsqueeze(1)
+        losses = torch.baddbmm(once, shares, log_prob, alpha=-1.0).squeeze(1)
         best = losses.min(1)
         spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values
+
+    def _shares(self, rows: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the rows' shares ``(n_members, 1, n_batch)``, and how many count."""
+        counts = torch.ones_like(rows) if counts is None else counts
+        weights = (self.weights[rows] * counts).unsqueeze(1)
+        return weights / weights.sum(2, keepdim=True), counts.sum(1, keepdim=True)
 
     def _compared_log_prob(self, rows: Tensor, log_spread: Tensor) -> Tensor:
         """Return :meth:`log_prob_of_spreads`, the faster way if that is the same."""

@@ -231,14 +231,14 @@ class Pass:
         self._forward()
         space = self.space
         joint = torch.addcmul(
-            (space.logit - space.log_scale).unsqueeze(1),
-            space.z.square().unsqueeze(1),
-            (-2.0 * log_spread).exp()[..., None, None],
+            torch.log_softmax(space.logit, 1).sub_(space.log_scale).unsqueeze(1),
+            space.z.square_().unsqueeze(1),
+            (-2.0 * log_spread).exp_()[..., None, None],
             value=-0.5,
         )
-        total = _log_sum(space.logit, 1).unsqueeze(1)
-        log_prob = _log_sum(joint, 2).sub_(total).sub_(_LOG_SQRT_2PI)
-        return log_prob.sub_(log_spread.unsqueeze(2))
+        # The largest term and its share: an exponential that underflows is slow.
+        log_sum = joint.amax(2).sub_(torch.softmax(joint, 2).amax(2).log_())
+        return log_sum.sub_((log_spread + _LOG_SQRT_2PI).unsqueeze(2))
 
     def _forward(self) -> None:
         space = self.space
@@ -327,14 +327,6 @@ class Pass:
             space.wave.mul_(space.repeated)
             torch.sum(space.wave, 1, keepdim=True, out=self.d_frequency)
             self.d_frequency.mul_(-2.0 * math.pi)
-
-
-def _log_sum(x: Tensor, dim: int) -> Tensor:
-    """Return the logarithm of a sum of exponentials.
-
-    By the largest term and its share, which no exponential that underflows slows down.
-    """
-    return x.amax(dim) - torch.softmax(x, dim).amax(dim).log_()
 
 
 def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
