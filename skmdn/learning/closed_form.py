@@ -20,6 +20,7 @@ autograd; :mod:`skmdn.learning.training` compares both on the first batch.
 
 import itertools
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,7 +71,7 @@ class ClosedFormGradient:
         equal = bool((objective.weights == 1.0).all())
         self.weights = None if equal else objective.weights
         self.groups: dict[tuple[int, ...], list[Pass]] = {}
-        objective.by_hand = self.log_prob_of_spreads
+        objective.by_hand = weakref.WeakMethod(self.log_prob_of_spreads)
 
     @staticmethod
     def applies(network: nn.Module, prior: MixturePrior) -> bool:

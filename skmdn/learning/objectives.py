@@ -22,6 +22,13 @@ from .steps import agree
 
 __all__ = ["MixtureObjective"]
 
+Widths = Callable[[Tensor, Tensor], Tensor]
+
+
+def _nothing() -> None:
+    """Return that there is no faster way."""
+
+
 # How far the logarithm of a member's spread moves from one judgement to the next, and
 # where it stays: the search goes on while training does.
 _SPREAD_STEPS = (-0.2, -0.05, 0.0, 0.05, 0.2)
@@ -88,11 +95,11 @@ class MixtureObjective:
         self.generator = generator
         self.heat = heat
         self.relative_temperature = 1.0
-        # A faster way to :meth:`log_prob_of_spreads`, for those who know one; its first
-        # answer is compared.
-        self.by_hand: Callable[[Tensor, Tensor], Tensor] | None = None
+        # Returns a faster way to :meth:`log_prob_of_spreads`, whose first answer is
+        # compared, while there is one: a weak reference, since it knows this object.
+        self.by_hand: Callable[[], Widths | None] = _nothing
         self.compared = False
-        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
+        self.judged: Any = None, None
         # Modules look their parts up slowly.
         self.head: Any = network.head
 
@@ -142,9 +149,9 @@ class MixtureObjective:
         log_spread = (spread + self.spread_steps).clamp_(*_SPREAD_RANGE)
         log_prob = self._compared_log_prob(rows, log_spread)
         # A loop judges by the same rows again and again.
-        if self.judged is None or self.judged[0] is not rows:
-            self.judged = (rows, *self._shares(rows, counts))
-        _, shares, n_counts = self.judged
+        if self.judged[0] is not rows or self.judged[1] is not counts:
+            self.judged = (rows, counts, *self._shares(rows, counts))
+        shares, n_counts = self.judged[2:]
         once = log_spread.square().div_(n_counts).unsqueeze(1)
         losses = torch.baddbmm(once, shares, log_prob, alpha=-1.0).squeeze(1)
         best = losses.min(1)
@@ -159,16 +166,14 @@ class MixtureObjective:
 
     def _compared_log_prob(self, rows: Tensor, log_spread: Tensor) -> Tensor:
         """Return :meth:`log_prob_of_spreads`, the faster way if that is the same."""
-        if self.by_hand is None or not self.compared:
-            expected = self.log_prob_of_spreads(rows, log_spread)
-        if self.by_hand is None:
-            return expected
-        found = self.by_hand(rows, log_spread)
-        if self.compared:
-            return found
-        self.compared = agree(found, expected)
-        if not self.compared:
-            self.by_hand = None
+        by_hand = self.by_hand()
+        if by_hand is not None and self.compared:
+            return by_hand(rows, log_spread)
+        expected = self.log_prob_of_spreads(rows, log_spread)
+        if by_hand is not None:
+            self.compared = agree(by_hand(rows, log_spread), expected)
+            if not self.compared:
+                self.by_hand = _nothing
         return expected
 
     def log_prob_of_spreads(self, rows: Tensor, log_spread: Tensor) -> Tensor:

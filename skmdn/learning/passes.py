@@ -332,6 +332,7 @@ class Pass:
 def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
     """Return weights and, before their rows, the bias; they are neighbours."""
     n_members, n_in, n_out = weight.shape
+    assert weight.data_ptr() - bias.data_ptr() == n_out * bias.element_size()
     shape = (n_members, 1 + n_in, n_out)
     return bias.as_strided(shape, (bias.stride(0), n_out, 1))
 
