@@ -281,9 +281,7 @@ class CorrelatedHead(nn.Module):
         log_top, squares = component_terms(raw, base, self.unit(), z, self.link)
         return (log_top - log_volume if self.scaled else log_top), squares
 
-    def _residuals(
-        self, summaries: Tensor, u: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _residuals(self, summaries: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what mixtures are of: a base, points around it, their log volume."""
         base = self.base(summaries)
         if not self.scaled:
