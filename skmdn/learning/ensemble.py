@@ -31,22 +31,15 @@ from .objectives import MixtureObjective
 from .stacking import HeldOutPredictions, stacking_weights
 from .training import Descent, History, OnEpoch, Settings, split_rows
 
-__all__ = ["EnsembleTraining", "Race", "split_for"]
+__all__ = ["EnsembleTraining", "Finish", "Race", "split_for"]
 
 # With fewer passes and steps in all, ranks have not settled in time for a race.
 _FEWEST_PASSES = 12
 _FEWEST_STEPS = 1_500
 
-# The finish: passes as a share of those before, and the largest step likewise.
-_FINISH_PASSES = 0.2
-_FINISH_RATE = 0.2
-
-# The same where rows that occur again are learned by heart.
+# The finish where rows that occur again are learned by heart.
 _MEMORY_PASSES = 0.5
 _MEMORY_RATE = 1.0
-
-# A view whose members were best, on average, after this share of the passes.
-_LATE = 1 / 3
 
 # What stays held out in the finish: this share of the held-out rows, if that is enough
 # rows to judge by. Two halves of the ensemble keep different ones: the larger a part
@@ -96,6 +89,27 @@ class Race:
     favour: float = 0.0
 
 
+@dataclass(frozen=True)
+class Finish:
+    """Whether a view trains on with rows that were held out, and for how long.
+
+    Parameters
+    ----------
+    late : float, default=1/3
+        It does if its members were best, on average, after this share of the passes.
+    passes, rate : float, default=0.2
+        Passes as a share of those before, and the largest step likewise.
+    """
+
+    late: float = 1 / 3
+    passes: float = 0.2
+    rate: float = 0.2
+
+
+def _usual_finish(network: MixtureNetwork) -> Finish:
+    return Finish()
+
+
 @dataclass
 class EnsembleTraining:
     """Train the networks of an ensemble in place.
@@ -132,6 +146,8 @@ class EnsembleTraining:
     doubtful : bool, default=False
         Whether a width other than 1 needs more than chance for it; see
         :meth:`skmdn.learning.stacking.HeldOutPredictions.best_spread`.
+    finish : callable
+        Returns the :class:`Finish` of a network.
     """
 
     module: MixtureEnsemble
@@ -148,6 +164,7 @@ class EnsembleTraining:
     passes: Sequence[float] = ()
     levels: bool = False
     doubtful: bool = False
+    finish: Callable[[MixtureNetwork], Finish] = _usual_finish
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -299,12 +316,14 @@ class EnsembleTraining:
             if min(int(new.sum()), int((~new).sum())) >= _FEWEST_OF_A_KIND:
                 self._remember(kept, new, everything, histories[-1])
                 return
-        late = [self._is_late(history) for history in histories]
-        for i in itertools.compress(range(len(late)), late):
-            self._train_on(
-                self.networks[i], everything, histories[i], _FINISH_PASSES, _FINISH_RATE
-            )
-        if any(late):
+        more = False
+        for network, history in zip(self.networks, histories, strict=True):
+            finish = self.finish(network)
+            if self._is_late(history, finish.late):
+                how = finish.passes, finish.rate
+                self._train_on(network, everything, history, *how)
+                more = True
+        if more:
             self._set_width(kept)
 
     def _train_on(
@@ -367,14 +386,14 @@ class EnsembleTraining:
         )
         self.module.join(memory, share, share_seen, self.keys.unique())
 
-    def _is_late(self, history: History) -> bool:
+    def _is_late(self, history: History, late: float) -> bool:
         """Tell whether a view learned until late, so that more rows help it.
 
         One that began to overfit early was saved by the rows it held out.
         """
         assert history.best_epoch is not None
         latest = history.best_epoch.float().mean()
-        return bool(latest >= _LATE * history.max_iter)
+        return bool(latest >= late * history.max_iter)
 
     @torch.no_grad()
     def _predictions(

@@ -8,6 +8,7 @@ with row weights v and a prior on weights and scales, averaged over the rows and
 once for the n rows they are worth.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,16 @@ from skmdn.likelihood import log_likelihood
 
 from .networks import MixtureNetwork
 from .penalty import MixturePrior
+from .steps import agree
 
 __all__ = ["MixtureObjective"]
+
+Widths = Callable[[Tensor, Tensor], Tensor]
+
+
+def _nothing() -> None:
+    """Return that there is no faster way."""
+
 
 # How far the logarithm of a member's spread moves from one judgement to the next, and
 # where it stays: the search goes on while training does.
@@ -78,6 +87,7 @@ class MixtureObjective:
         self.x, self.y, self.upper = x, y, upper
         self.flat_y = y.flatten()
         self.weights = weights
+        self.spread_steps = y.new_tensor(_SPREAD_STEPS)
         self.prior = prior
         self.n_rows = n_rows
         self.log_scale = log_scale
@@ -85,6 +95,11 @@ class MixtureObjective:
         self.generator = generator
         self.heat = heat
         self.relative_temperature = 1.0
+        # Returns a faster way to :meth:`log_prob_of_spreads`, whose first answer is
+        # compared, while there is one: a weak reference, since it knows this object.
+        self.by_hand: Callable[[], Widths | None] = _nothing
+        self.compared = False
+        self.judged: Any = None, None
         # Modules look their parts up slowly.
         self.head: Any = network.head
 
@@ -130,20 +145,50 @@ class MixtureObjective:
         :math:`(\log t)^2` added once, and keeps that factor in ``head.log_spread``:
         scales that are too small are repaired, not punished.
         """
-        spread = self.network.get_parameter("head.log_spread")
-        mixture = self.network.of_rows(self.x, rows).unsqueeze()
-        steps = self.y.new_tensor(_SPREAD_STEPS)
-        log_spread = (spread + steps).clamp(*_SPREAD_RANGE)
-        low, high = self.ends(rows, points=True)
-        wide = mixture.widen(log_spread.exp().unsqueeze(1))
-        log_prob = log_likelihood(wide, low, high)
-        counts = torch.ones_like(rows) if counts is None else counts
-        weights = (self.weights[rows] * counts).unsqueeze(-1)
-        losses = -(weights * log_prob).sum(1) / weights.sum(1)
-        losses += log_spread.square() / counts.sum(1, keepdim=True)
+        spread = self.head.log_spread
+        log_spread = (spread + self.spread_steps).clamp_(*_SPREAD_RANGE)
+        log_prob = self._compared_log_prob(rows, log_spread)
+        # A loop judges by the same rows again and again.
+        if self.judged[0] is not rows or self.judged[1] is not counts:
+            self.judged = (rows, counts, *self._shares(rows, counts))
+        shares, n_counts = self.judged[2:]
+        once = log_spread.square().div_(n_counts).unsqueeze(1)
+        losses = torch.baddbmm(once, shares, log_prob, alpha=-1.0).squeeze(1)
         best = losses.min(1)
         spread.copy_(log_spread.gather(1, best.indices.unsqueeze(1)))
         return self.log_scale + best.values
+
+    def _shares(self, rows: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the rows' shares ``(n_members, 1, n_batch)``, and how many count."""
+        counts = torch.ones_like(rows) if counts is None else counts
+        weights = (self.weights[rows] * counts).unsqueeze(1)
+        return weights / weights.sum(2, keepdim=True), counts.sum(1, keepdim=True)
+
+    def _compared_log_prob(self, rows: Tensor, log_spread: Tensor) -> Tensor:
+        """Return :meth:`log_prob_of_spreads`, the faster way if that is the same."""
+        by_hand = self.by_hand()
+        if by_hand is not None and self.compared:
+            return by_hand(rows, log_spread)
+        expected = self.log_prob_of_spreads(rows, log_spread)
+        if by_hand is not None:
+            self.compared = agree(by_hand(rows, log_spread), expected)
+            if not self.compared:
+                self.by_hand = _nothing
+        return expected
+
+    def log_prob_of_spreads(self, rows: Tensor, log_spread: Tensor) -> Tensor:
+        """Return log-likelihoods ``(n_members, n_batch, n_spreads)``.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n_members, n_batch)
+            Rows of each member.
+        log_spread : Tensor of shape (n_members, n_spreads)
+            Logarithms of factors of its scales.
+        """
+        mixture = self.network.of_rows(self.x, rows).unsqueeze()
+        wide = mixture.widen(log_spread.exp().unsqueeze(1))
+        return log_likelihood(wide, *self.ends(rows, points=True))
 
     def ends(
         self, rows: Tensor, *, points: bool = False

@@ -57,6 +57,9 @@ _DOUBT_WIDER, _DOUBT_NARROWER = 0.5, 2.0
 # deviations away, must not decide for all.
 _LEAST = -1e4
 
+# Rows, one for each factor, that are looked at together.
+_ROWS_TOGETHER = 4_096
+
 # Iterations of EM. Shares of views that are almost alike may still move after that,
 # the likelihood does not.
 _N_ITER = 200
@@ -93,7 +96,10 @@ class HeldOutPredictions:
         self.min_scale = min_scale
 
     def log_prob(self, log_factor: Tensor | None = None) -> Tensor:
-        """Return log-likelihoods ``(n_views, n_samples)``, scales times a factor."""
+        """Return log-likelihoods ``(n_views, n_samples)``, scales times a factor.
+
+        Several factors have an axis of their own, the last.
+        """
         return torch.stack(
             [
                 torch.cat(
@@ -113,6 +119,10 @@ class HeldOutPredictions:
         log_factor: Tensor | None,
     ) -> Tensor:
         if log_factor is not None:
+            if log_factor.ndim:
+                members = members.unsqueeze()
+                low, high = ends
+                ends = low.unsqueeze(1), None if high is None else high.unsqueeze(1)
             members = members.widen(log_factor.exp(), self.min_scale)
         log_prob = log_likelihood(members, *ends)
         pooled = torch.logsumexp(log_prob, 0) - math.log(len(log_prob))
@@ -120,12 +130,13 @@ class HeldOutPredictions:
 
     def pool(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
         """Return the log-likelihoods of the views' pool, ``(n_samples,)``."""
-        joint = self.log_prob(log_factor) + shares.log().unsqueeze(1)
+        log_prob = self.log_prob(log_factor)
+        joint = log_prob + shares.log().view(-1, *[1] * (log_prob.ndim - 1))
         return torch.logsumexp(joint, 0)
 
     def total(self, shares: Tensor, log_factor: Tensor | None = None) -> Tensor:
         """Return the log-likelihood of the views' pool."""
-        return self.pool(shares, log_factor) @ self.weights
+        return self.weights @ self.pool(shares, log_factor)
 
     def level(self, share: float | Tensor) -> "HeldOutPredictions":
         """Return the same with a share of the weights divided equally."""
@@ -171,12 +182,16 @@ class HeldOutPredictions:
         log_factors = torch.linspace(
             *_SPREADS, dtype=weights.dtype, device=weights.device
         )
+        # Together where the rows are few: it saves calls, and would take memory.
+        n_together = max(1, _ROWS_TOGETHER // n_rows)
         found: dict[int, float] = {}
 
         def look(places: Iterable[int]) -> int:
-            for i in set(places) - set(found):
-                total = self.total(shares, log_factors[i])
-                found[i] = float(total - n_pseudo * log_factors[i].square())
+            new = sorted(set(places) - set(found))
+            for some in torch.tensor(new, dtype=torch.long).split(n_together):
+                factors = log_factors[some]
+                totals = self.total(shares, factors) - n_pseudo * factors.square()
+                found.update(zip(some.tolist(), totals.tolist(), strict=True))
             return max(sorted(found), key=found.__getitem__)
 
         near = look(range(0, len(log_factors), _COARSE))

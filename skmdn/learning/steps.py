@@ -20,6 +20,7 @@ __all__ = [
     "Loss",
     "Optimizer",
     "Settings",
+    "agree",
     "fused_adam_step",
     "plain_adam_step",
 ]
@@ -87,31 +88,50 @@ class Settings:
 class FlatParameters:
     """Parameters and gradients of all members as two matrices.
 
-    The module's parameters become views of ``values`` while the loop runs.
+    The module's parameters become views of ``values`` while the loop runs. In a
+    member's row the bias of a layer lies before its weights, if it has as many numbers
+    as a row of them: one product can give the gradients of both.
     """
 
     def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
         self.named = list(named)
         first = self.named[0][1]
-        n_members = first.shape[0]
-        sizes = [parameter[0].numel() for _, parameter in self.named]
-        self.values = first.new_empty((n_members, sum(sizes)))
+        n_numbers = sum(parameter[0].numel() for _, parameter in self.named)
+        self.values = first.new_empty((first.shape[0], n_numbers))
         self.gradients = torch.zeros_like(self.values)
-        self.decayed = first.new_zeros(sum(sizes))
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        for (name, parameter), size, end in zip(self.named, sizes, ends, strict=True):
-            span = slice(end - size, end)
-            self.values[:, span] = parameter.detach().flatten(1)
-            parameter.data = self.values[:, span].view(parameter.shape)
+        self.decayed = first.new_zeros(n_numbers)
+        for name, span in self._spans().items():
             self.decayed[span] = float(name.endswith("weight"))
+        views = self._views(self.values)
+        for name, parameter in self.named:
+            parameter.data = views[name].copy_(parameter.detach())
+
+    def _spans(self) -> dict[str, slice]:
+        """Return where in a row the numbers of each parameter are."""
+        left, ordered = dict(self.named), []
+        for name, parameter in self.named:
+            bias = name.removesuffix("weight") + "bias"
+            if bias in left and left[bias].shape == parameter[:, :1].shape:
+                ordered.append((bias, left.pop(bias)))
+            if name in left:
+                ordered.append((name, left.pop(name)))
+        spans, end = {}, 0
+        for name, parameter in ordered:
+            start, end = end, end + parameter[0].numel()
+            spans[name] = slice(start, end)
+        return spans
+
+    def _views(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Return the part of a matrix that belongs to each parameter."""
+        spans = self._spans()
+        return {
+            name: matrix[:, spans[name]].view(parameter.shape)
+            for name, parameter in self.named
+        }
 
     def gradient_views(self) -> dict[str, Tensor]:
         """Return the part of ``gradients`` that belongs to each parameter."""
-        views, end = {}, 0
-        for name, parameter in self.named:
-            start, end = end, end + parameter[0].numel()
-            views[name] = self.gradients[:, start:end].view(parameter.shape)
-        return views
+        return self._views(self.gradients)
 
     def differentiate(self, losses: Tensor) -> None:
         """Fill ``gradients``: each member's loss by its own parameters."""
@@ -179,7 +199,7 @@ class Differentiator:
         expected = torch.cat([self.flat.gradients, losses.unsqueeze(1)], 1)
         self.flat.gradients.zero_()
         found = self.by_hand(rows, True)
-        self.compared = found is not None and _agree(
+        self.compared = found is not None and agree(
             torch.cat([self.flat.gradients, found.unsqueeze(1)], 1), expected
         )
         self.flat.gradients.copy_(expected[:, :-1])
@@ -187,13 +207,13 @@ class Differentiator:
             self.by_hand = None
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Tell whether two gradients differ by no more than rounding."""
+def agree(found: Tensor, expected: Tensor) -> bool:
+    """Tell whether the members' numbers in two tensors differ by rounding only."""
     allowed = torch.finfo(expected.dtype).eps ** 0.6
+    found, expected = found.flatten(1), expected.flatten(1)
     size = torch.linalg.vector_norm(expected, dim=1)
-    return bool(
-        (torch.linalg.vector_norm(found - expected, dim=1) <= allowed * size).all()
-    )
+    apart = torch.linalg.vector_norm(found - expected, dim=1)
+    return bool((apart <= allowed * size).all())
 
 
 class Optimizer:
@@ -224,6 +244,8 @@ class Optimizer:
             "count": torch.zeros((), dtype=torch.float32, device=values.device),
         }
         self.one = torch.ones_like(self.state["count"])
+        self.norm = values.new_empty((len(values), 1))
+        self.max_norm = values.new_tensor(settings.max_norm)
         if settings.averaging:
             self.state |= {"average": values.clone(), "values": values}
         for name, value in (state or {}).items():
@@ -248,10 +270,10 @@ class Optimizer:
     def step(self) -> None:
         """Clip each member's gradient and move."""
         values, gradients = self.flat.values, self.flat.gradients
-        norm = torch.linalg.vector_norm(gradients, dim=1)
-        if max(norm.tolist()) > self.settings.max_norm:
-            shorten = (self.settings.max_norm / norm).clamp_max_(1.0)
-            gradients.mul_(shorten.unsqueeze(1))
+        # Nearly all gradients are too long: it would not pay to look first.
+        torch.linalg.vector_norm(gradients, dim=1, keepdim=True, out=self.norm)
+        torch.div(self.max_norm, self.norm, out=self.norm)
+        gradients.mul_(self.norm.clamp_max_(1.0))
         rate = self.rate()
         self.owed += rate * self.settings.weight_decay
         self.state["count"].add_(self.one)

@@ -112,40 +112,52 @@ class _BestStates:
         self.tol = settings.tol
         self.patience = settings.patience()
         self.least_patience = settings.least_patience
-        n_members = flat.values.shape[0]
-        self.loss = flat.values.new_full((n_members,), math.inf)
-        self.reference = self.loss.clone()
+        # Plain numbers: there are few, and to compare them takes a dozen operations.
+        n_members = len(flat.values)
+        self.loss = [math.inf] * n_members
+        self.reference = list(self.loss)
         self.current = self.loss
-        self.improved = torch.zeros(n_members, device=self.loss.device)
+        self.improved = [0] * n_members
 
     def judge(self, epoch: int) -> None:
         """Keep the members that improved, unless their patience has run out.
 
         A member that has stopped stays at its best.
         """
-        running = self._runs(epoch)
         with torch.no_grad(), self.optimizer.averaged():
-            held_out = self.held_out_loss()
-            better = (held_out < self.loss) & running
-            state = self.flat.values
-            self.values = torch.where(better.unsqueeze(1), state, self.values)
-        self.loss = torch.where(better, held_out, self.loss)
-        clearly = (held_out < self.reference - self.tol) & running
-        self.reference = torch.where(clearly, held_out, self.reference)
-        self.improved = torch.where(clearly, epoch, self.improved)
-        self.current = torch.where(running, held_out, self.loss)
+            held_out = self.held_out_loss().tolist()
+            running = [self._runs(member, epoch) for member in range(len(held_out))]
+            better = [
+                member
+                for member, loss in enumerate(held_out)
+                if running[member] and loss < self.loss[member]
+            ]
+            if len(better) == len(held_out):
+                self.values.copy_(self.flat.values)
+            else:
+                for member in better:
+                    self.values[member].copy_(self.flat.values[member])
+        for member in better:
+            self.loss[member] = held_out[member]
+        for member, loss in enumerate(held_out):
+            if running[member] and loss < self.reference[member] - self.tol:
+                self.reference[member] = loss
+                self.improved[member] = epoch
+        self.current = [
+            loss if runs else best
+            for loss, runs, best in zip(held_out, running, self.loss, strict=True)
+        ]
 
     def all_stopped(self, epoch: int) -> bool:
         """Tell whether no member is running any more."""
-        return not bool(self._runs(epoch).any())
+        return not any(self._runs(member, epoch) for member in range(len(self.loss)))
 
-    def _runs(self, epoch: int) -> Tensor:
-        """Tell of each member whether its patience has not run out."""
-        waited = epoch - self.improved
-        if self.least_patience is None:
-            return waited < self.patience
-        early = self.improved.clamp_min(self.least_patience)
-        return waited < early.clamp_max(self.patience)
+    def _runs(self, member: int, epoch: int) -> bool:
+        """Tell whether a member's patience has not run out."""
+        allowed = self.patience
+        if self.least_patience is not None:
+            allowed = min(allowed, max(self.least_patience, self.improved[member]))
+        return epoch - self.improved[member] < allowed
 
 
 def _n_steps(rows: Tensor, settings: Settings) -> int:
@@ -154,21 +166,20 @@ def _n_steps(rows: Tensor, settings: Settings) -> int:
 
 
 def _batches(
-    rows: Tensor, settings: Settings, generator: torch.Generator, shuffled: Tensor
+    rows: Tensor, generator: torch.Generator, shuffled: Tensor
 ) -> list[Tensor]:
     """Return an epoch's batches: a shuffle per member, cut into equal parts.
 
     The few rows that do not fill the last batch sit out this epoch's shuffle. The
-    batches are views of ``shuffled``, which the next epoch overwrites.
+    batches are the parts of ``shuffled``, which the next epoch overwrites.
     """
     n_rows = rows.shape[1]
-    n_steps = _n_steps(rows, settings)
-    if n_steps == 1:
+    if len(shuffled) == 1:
         return [rows]
-    for member, target in zip(rows, shuffled, strict=True):
-        torch.index_select(member, 0, _shuffle(n_rows, generator), out=target)
-    size = n_rows // n_steps
-    return [shuffled[:, step * size : (step + 1) * size] for step in range(n_steps)]
+    for member, target in zip(rows, shuffled.unbind(1), strict=True):
+        chosen = _shuffle(n_rows, generator)[: target.numel()]
+        target.copy_(member.index_select(0, chosen).view(target.shape))
+    return list(shuffled.unbind(0))
 
 
 def _shuffle(n_rows: int, generator: torch.Generator) -> Tensor:
@@ -295,7 +306,9 @@ class Descent:
             self.best = _BestStates(self.flat, settings, judge, self.optimizer)
             self.best.judge(0)
         self.good = self.flat.values.clone()
-        self.shuffled = self.rows.new_empty(self.rows.shape)
+        n_members, n_rows = self.rows.shape
+        n_batches = _n_steps(self.rows, settings)
+        self.shuffled = self.rows.new_empty((n_batches, n_members, n_rows // n_batches))
         self.epoch = 0
         self.ended = False
 
@@ -328,8 +341,9 @@ class Descent:
             self.flat.values.copy_(history.optimizer_state["average"])
         if best is not None:
             self.flat.values.copy_(best.values)
-            history.best, history.best_epoch = best.loss, best.improved
-            history.gave_up |= not bool(best.loss.isfinite().all())
+            history.best = self.flat.values.new_tensor(best.loss)
+            history.best_epoch = torch.tensor(best.improved)
+            history.gave_up |= not all(map(math.isfinite, best.loss))
         self.flat.release()
         return history
 
@@ -340,7 +354,7 @@ class Descent:
     def _run_epoch(self) -> bool:
         """Run an epoch and tell whether it was the last."""
         best, history = self.best, self.history
-        batches = _batches(self.rows, self.settings, self.generator, self.shuffled)
+        batches = _batches(self.rows, self.generator, self.shuffled)
         total = self.flat.values.new_zeros(len(self.rows))
         n_losses = 0
         for part in _parts(batches, self.settings.max_iter):
@@ -350,7 +364,7 @@ class Descent:
             if best is not None and _is_judged(self.epoch, self.settings):
                 best.judge(self.epoch)
         mean_loss = total / n_losses
-        history.loss.append(_mean(mean_loss))
+        history.loss.append(_mean(mean_loss.tolist()))
         if best is not None:
             history.held_out.append(_mean(best.current))
         if _rescue(self.flat, self.good, mean_loss, self.optimizer):
@@ -431,7 +445,7 @@ def _rescue(
     return True
 
 
-def _mean(losses: Tensor) -> float:
+def _mean(losses: list[float]) -> float:
     """Average the members whose loss is a number; infinite if none is."""
-    finite = losses[losses.isfinite()]
-    return float(finite.mean()) if len(finite) else math.inf
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return sum(finite) / len(finite) if finite else math.inf

@@ -68,7 +68,7 @@ class AmortizedPosterior(AmortizedTraining):
     activation : {"auto", "relu", "silu"}, default="auto"
         "silu" suits posteriors that change smoothly with the data, "relu" those whose
         width follows the data over orders of magnitude. "auto" begins with both; after
-        some 600 steps held-out simulations choose one of them. Where none are held out
+        some 450 steps held-out simulations choose one of them. Where none are held out
         both stay.
     n_estimators : int, default=4
         Networks of each kind whose posteriors are averaged.
@@ -84,7 +84,7 @@ class AmortizedPosterior(AmortizedTraining):
         more than there are.
     max_iter : int or "auto", default="auto"
         Number of passes over the simulations. "auto" makes at most as many as hold 9000
-        steps with "relu" and 4500 with "silu"; a third of that below 4000 simulations.
+        steps with "relu" and 4320 with "silu"; a third of that below 4000 simulations.
     early_stopping : bool or "auto", default="auto"
         Whether each network holds out simulations, keeps its state with the best
         held-out likelihood and stops when that no longer improves. "auto" does so
@@ -93,7 +93,7 @@ class AmortizedPosterior(AmortizedTraining):
         Share of the simulations that each network holds out.
     n_iter_no_change : int or "auto", default="auto"
         Passes without a better held-out likelihood after which a network stops;
-        "auto" takes as many as hold 600 steps, or as it took to find the best state if
+        "auto" takes as many as hold 900 steps, or as it took to find the best state if
         those are fewer, but at least as many as hold 120 steps.
     check_observations : bool, default=False
         Whether answers for observations far outside of the simulations come with a

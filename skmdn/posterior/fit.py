@@ -27,7 +27,7 @@ from skmdn.summaries import summary_from
 
 from .drawn import DrawnPosteriors, OneDrawnPosterior
 from .flows import FlowEnsemble, FlowNetwork, flow_units
-from .linked_line import LinkedFeatures, ridge
+from .linked_line import LinkedFeatures, ridge, scale_regression
 from .networks import CorrelatedHead, DropoutMLP, Features, PosteriorNetwork
 from .simulated import (
     DataScaler,
@@ -230,6 +230,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
                 self.n_outputs_,
                 n_components=self.n_components,
                 link=_LINKS[activation],
+                scaled=self.summary is not None,
                 generator=generator,
             )
             head.start(*self._line(rows, block), generator=generator)
@@ -239,7 +240,7 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _flow(self, rows, sizes, activation, generator):
         """Build a flow at the linear regression."""
         block = self._block(rows, activation, generator)
-        intercept, slopes, residual = self._line(rows, block)
+        intercept, slopes, residual, _ = self._line(rows, block)
         chosen = spaced_rows(len(rows))
         if self.summary is None:
             x = self._x_scaler.transform(rows.X[chosen])[None, :, : block.n_out]
@@ -279,27 +280,34 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
         """Return intercept, slopes and residual deviations of a ridge regression.
 
         Summaries are regressed on as they are before training; each member of the
-        block has its own, and so has every result a leading axis.
+        block has its own, and so has every result a leading axis. The last result is
+        how the logarithms of the deviations change with the first summary, which
+        begins as the count of items.
         """
         if self.summary is None:
-            found = [
-                ridge(
-                    lambda values: self._x_scaler.transform(values)[:, : block.n_out],
-                    rows.X,
-                    rows.u,
-                    rows.weights,
-                )
-            ]
+            mean, slopes, residual = ridge(
+                lambda values: self._x_scaler.transform(values)[:, : block.n_out],
+                rows.X,
+                rows.u,
+                rows.weights,
+            )
+            found = [(mean, slopes, residual, np.zeros_like(slopes))]
         else:
             chosen = spaced_rows(len(rows))
             u, weights = rows.u[chosen], rows.weights[chosen]
             found = []
             for seen in self._through(block, rows.X[chosen]):
                 middle = np.average(seen, axis=0, weights=weights)
-                mean, slopes, residual = ridge(lambda s: s, seen - middle, u, weights)
-                found.append((mean - middle @ slopes, slopes, residual))
-        mean, slopes, residual = (np.stack(part) for part in zip(*found, strict=True))
-        return to_tensor(mean), to_tensor(slopes).mT, to_tensor(residual)
+                mean, slopes, _ = ridge(lambda s: s, seen - middle, u, weights)
+                intercept = mean - middle @ slopes
+                rest = u - intercept - seen @ slopes
+                level, change = scale_regression(seen[:, 0], rest, weights)
+                changes = np.zeros_like(slopes)
+                changes[0] = change
+                found.append((intercept, slopes, np.exp(level), changes))
+        mean, slopes, residual, changes = map(np.stack, zip(*found, strict=True))
+        lines = to_tensor(slopes).mT, to_tensor(residual), to_tensor(changes).mT
+        return to_tensor(mean), *lines
 
     # Queries.
 

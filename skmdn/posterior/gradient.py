@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from skmdn.learning.correlated import CorrelatedPass
 from skmdn.learning.penalty import MixturePrior
 
-from .networks import Features, PosteriorNetwork, PosteriorObjective
+from .networks import Features, PosteriorNetwork, PosteriorObjective, rows_of
 
 __all__ = ["PosteriorGradient"]
 
@@ -63,9 +63,8 @@ class PosteriorGradient:
         """
         objective, head = self.objective, self.network.head
         kept = objective.kept_units(rows)
-        rows = rows.long()
-        x = self.network.block(objective.x[rows])
-        u = objective.y[rows].mT
+        x = self.network.block(rows_of(objective.x, rows))
+        u = rows_of(objective.y, rows).mT
         hidden = self._forward(x, kept)
         raw = torch.baddbmm(self.head.bias.mT, self.head.weight, hidden.mT)
         base = torch.bmm(self.line, x.mT)
@@ -75,7 +74,7 @@ class PosteriorGradient:
         if objective.equal:
             weight = raw.new_tensor(-size).expand(rows.shape)
         else:
-            weight = -size * objective.weights[rows]
+            weight = -size * rows_of(objective.weights, rows)
         d_raw, d_base, d_unit = forth.backward(weight)
         inside = unit == self.network.get_parameter("head.log_unit").detach()
         torch.mul(d_unit, inside, out=self.gradients["head.log_unit"])

@@ -24,7 +24,7 @@ from skmdn.predictive import row_chunks
 
 from .simulated import DataScaler
 
-__all__ = ["LinkedFeatures", "LinkedLine", "ridge"]
+__all__ = ["LinkedFeatures", "LinkedLine", "ridge", "scale_regression"]
 
 # Rows that speak for slopes of 0.
 _RIDGE = 1.0
@@ -36,6 +36,12 @@ _MOST_SOFT = 0.1
 
 # It is worth its place if a regression of the coordinates leaves so much less over.
 _GAIN = 0.995
+
+# Of a regression of scales: steps of Fisher's method, each at most so long.
+_MOST_STEPS = 30
+_LONGEST_STEP = 1.0
+_TOLERANCE = 1e-8
+_LEAST_SPREAD = 1e-9
 
 # Coordinates beyond are as far out as any.
 _FARTHEST = 5.0
@@ -202,3 +208,44 @@ def ridge(
         rest = targets[part] - mean - transform(values[part]) @ slopes
         square += share[part] @ rest**2
     return mean, slopes, np.sqrt(np.maximum(square, 1e-12))
+
+
+def scale_regression(
+    feature: np.ndarray, residuals: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return how the standard deviations of residuals change with a feature.
+
+    .. math:: r_{ij} \sim \mathcal{N}\bigl(0, e^{2 (a_j + b_j f_i)}\bigr)
+
+    Parameters
+    ----------
+    feature : ndarray of shape (n_samples,)
+        The numbers f.
+    residuals : ndarray of shape (n_samples, n_targets)
+        The numbers r.
+    weights : ndarray of shape (n_samples,)
+        Weights of the rows.
+
+    Returns
+    -------
+    level, change : ndarray of shape (n_targets,)
+        The most likely a and b.
+    """
+    share = weights / weights.sum()
+    middle = share @ feature
+    spread = math.sqrt(share @ (feature - middle) ** 2)
+    # A feature that is constant but for rounding tells nothing.
+    spread = spread if spread > _LEAST_SPREAD else math.inf
+    design = np.stack([np.ones(len(feature)), (feature - middle) / spread])
+    squares = residuals**2
+    start = 0.5 * np.log(np.maximum(share @ squares, 1e-24))
+    found = np.stack([start, np.zeros_like(start)])
+    for _ in range(_MOST_STEPS):
+        excess = squares * np.exp(-2.0 * design.T @ found) - 1.0
+        # The information of both numbers is twice the number of rows.
+        step = 0.5 * (design * share) @ excess
+        found += np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    change = found[1] / spread
+    return found[0] - middle * change, change

@@ -16,7 +16,7 @@ from skmdn.bridge import (
     to_numpy,
     to_tensor,
 )
-from skmdn.learning.ensemble import EnsembleTraining, Race, split_for
+from skmdn.learning.ensemble import EnsembleTraining, Finish, Race, split_for
 from skmdn.learning.penalty import MixturePrior
 from skmdn.learning.training import History, Settings
 
@@ -32,7 +32,12 @@ __all__ = ["AmortizedTraining"]
 # The two kinds are told apart early, and nothing is passed on to the better one. Where
 # it matters they are 0.1 nats apart; otherwise smooth networks are done sooner and make
 # less noise.
-_RACE = Race(share=0.07, behind=0.0, passed_on=0.0, favour=0.03)
+_RACE = Race(share=0.05, behind=0.0, passed_on=0.0, favour=0.03)
+
+# Steps scatter. Networks of summaries are too wide by what scatters unless the rate
+# falls at last, however early they were best. Smooth networks need less of it.
+_FINISH = {"relu": Finish(), "silu": Finish(late=0.0, passes=0.1)}
+_FINISH_OF_SUMMARIES = Finish(late=0.0)
 
 # objective="mixed": what the bound counts beside the log score.
 _BOUND_SHARE = 0.5
@@ -42,10 +47,11 @@ _N_WARM_UP = 120
 
 # Smooth networks are done earlier.
 _MAX_STEPS = 9_000
-_PASSES = {"relu": 1.0, "silu": 0.5}
+_PASSES = {"relu": 1.0, "silu": 0.48}
 
-_PATIENCE_STEPS = 600
+_PATIENCE_STEPS = 900
 _LEAST_PATIENCE_STEPS = 120
+_LEAST_PATIENCE_OF_SUMMARIES = 600
 
 # Fewer simulations get smaller batches, and a third of the steps.
 _FEW_ROWS = 4_000
@@ -79,7 +85,9 @@ class AmortizedTraining(AmortizedFit):
         if patience == "auto":
             patience = math.ceil(_PATIENCE_STEPS / n_steps)
             # Networks that begin at a line may be done at once; summaries are not.
-            steps = _LEAST_PATIENCE_STEPS if self.summary is None else _PATIENCE_STEPS
+            steps = _LEAST_PATIENCE_STEPS
+            if self.summary is not None:
+                steps = _LEAST_PATIENCE_OF_SUMMARIES
             least = math.ceil(steps / n_steps)
         return Settings(
             max_iter=max_iter,
@@ -98,6 +106,12 @@ class AmortizedTraining(AmortizedFit):
         kinds = [network.activation for network in self.module_.networks]
         auto = self.max_iter == "auto"
         return [_PASSES[kind] if auto else 1.0 for kind in kinds]
+
+    def _finish(self, network):
+        """Return how a network trains on with rows that were held out."""
+        if self.summary is not None:
+            return _FINISH_OF_SUMMARIES
+        return _FINISH[network.activation]
 
     def _hold_out(self, n_rows):
         stops = self.early_stopping
@@ -139,6 +153,7 @@ class AmortizedTraining(AmortizedFit):
             race=_RACE,
             passes=self._passes(),
             doubtful=True,
+            finish=self._finish,
         )
         histories = training.run(states)
         reporter.finish()

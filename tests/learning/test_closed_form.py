@@ -8,7 +8,7 @@ from torch import nn
 
 from skmdn.composition import Composition
 from skmdn.families import MultivariateNormal, Normal
-from skmdn.learning import closed_form
+from skmdn.learning import closed_form, products
 from skmdn.learning.closed_form import ClosedFormGradient
 from skmdn.learning.embeddings import FeatureEmbedding
 from skmdn.learning.networks import MLP, MixtureHead, MixtureNetwork
@@ -17,7 +17,7 @@ from skmdn.learning.penalty import MixturePrior
 from skmdn.learning.steps import FlatParameters
 from skmdn.learning.training import Descent, Settings, split_rows
 from skmdn.priors import Dirichlet, InverseGamma, LogNormalScale
-from tests.helpers import generator
+from tests.helpers import generator, randn
 
 N_ROWS = 60
 
@@ -187,6 +187,13 @@ def test_members_in_groups_are_members(monkeypatch, n_numbers, n_members):
     assert_close(found, expected, 1e-12)
 
 
+def test_large_products_may_go_elsewhere(monkeypatch):
+    monkeypatch.setattr(products, "_LARGE", 1)
+    model = network(3, bins=True, n_cosines=2)
+    expected, found = both(objective(model, dtype=torch.float32), some_rows(3))
+    assert_close(found, expected, 1e-5)
+
+
 @pytest.mark.parametrize("bins", [False, True])
 def test_columns_may_be_made_batch_by_batch(monkeypatch, bins):
     monkeypatch.setattr(closed_form, "_TABLE_BYTES", 0)
@@ -236,6 +243,39 @@ def test_the_gradient_does_not_depend_on_whether_the_loss_is_wanted():
         expected = flat.gradients.clone()
         assert by_hand(some_rows(2), False) is None
     assert torch.equal(flat.gradients, expected)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 23])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_held_out_rows_are_judged_like_by_the_network(monkeypatch, n_rows, temperature):
+    monkeypatch.setattr(closed_form, "_ROWS_TOGETHER", 9)
+    monkeypatch.setattr(closed_form, "_GROUP_NUMBERS", 60)
+    loss = objective(network(5, bins=True, n_cosines=2, temperature=temperature))
+    flat = FlatParameters(loss.network.named_parameters())
+    by_hand = ClosedFormGradient(loss, flat.gradient_views())
+    rows = some_rows(5, n_rows)
+    log_spread = randn(5, 4, seed=8)
+    with torch.no_grad():
+        expected = loss.log_prob_of_spreads(rows, log_spread)
+        found = by_hand.log_prob_of_spreads(rows, log_spread)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        # The loop asks for it by way of the objective, which compares it first.
+        expected = loss.held_out_loss(rows)
+        assert loss.compared
+        # Every judgement moves the spread.
+        loss.network.head.log_spread.zero_()
+        found = loss.held_out_loss(rows)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_a_wrong_judgement_by_hand_is_dropped():
+    loss, plain = objective(network()), objective(network())
+    loss.by_hand = lambda: lambda *args: 1.001 * loss.log_prob_of_spreads(*args)
+    rows = some_rows(2)
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(loss.held_out_loss(rows), plain.held_out_loss(rows))
+    assert loss.by_hand() is None
 
 
 def test_the_gradient_follows_the_parameters():
@@ -367,5 +407,5 @@ def test_other_modules_are_left_to_autograd(monkeypatch):
     assert not ClosedFormGradient.applies(model, STANDARD)
     assert not ClosedFormGradient.applies(network().to("meta"), STANDARD)
     # A future torch without the private functions.
-    monkeypatch.setattr(closed_form, "_silu_backward", None)
+    monkeypatch.setattr(closed_form, "AVAILABLE", False)
     assert not ClosedFormGradient.applies(network(), STANDARD)

@@ -32,14 +32,21 @@ def settings(**kwargs):
 
 def test_a_row_of_the_matrix_is_a_members_parameters():
     parameters = named()
-    before = [value.detach().clone() for _, value in parameters]
+    before = {name: value.detach().clone() for name, value in parameters}
     flat = FlatParameters(parameters)
     assert flat.values.shape == flat.gradients.shape == (2, 12 + 4 + 8 + 2)
-    expected = torch.cat([value.flatten(1) for value in before], 1)
+    order = ("a.bias", "a.weight", "b.bias", "b.weight")
+    expected = torch.cat([before[name].flatten(1) for name in order], 1)
     assert torch.equal(flat.values, expected)
     flat.values.zero_()
     assert all((value == 0.0).all() for _, value in parameters)
-    assert flat.decayed.tolist() == [1.0] * 12 + [0.0] * 4 + [1.0] * 8 + [0.0] * 2
+    assert flat.decayed.tolist() == [0.0] * 4 + [1.0] * 12 + [0.0] * 2 + [1.0] * 8
+
+
+def test_only_a_bias_like_a_row_of_weights_is_moved():
+    shapes = {"a.weight": (2, 4, 3), "a.bias": (2, 1, 4), "b.bias": (2, 1, 3)}
+    flat = FlatParameters((n, torch.full(s, len(n) * s[1])) for n, s in shapes.items())
+    assert flat.values[0].tolist() == [32.0] * 12 + [6.0] * 7
 
 
 def test_gradient_views_are_the_matrix():
@@ -50,7 +57,7 @@ def test_gradient_views_are_the_matrix():
     for position, (name, value) in enumerate(parameters):
         assert views[name].shape == value.shape
         views[name].fill_(position + 1.0)
-    assert flat.gradients[0].tolist() == [1.0] * 12 + [2.0] * 4 + [3.0] * 8 + [4.0] * 2
+    assert flat.gradients[0].tolist() == [2.0] * 4 + [1.0] * 12 + [4.0] * 2 + [3.0] * 8
     flat.gradients.zero_()
     assert all((view == 0.0).all() for view in views.values())
 

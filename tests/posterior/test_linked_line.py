@@ -4,11 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import optimize, special, stats
 from sklearn.linear_model import Ridge
 
 from skmdn import AmortizedPosterior
-from skmdn.posterior.linked_line import LinkedFeatures, ridge
+from skmdn.posterior.linked_line import LinkedFeatures, ridge, scale_regression
 from skmdn.posterior.simulated import coordinates_of, to_coordinates
 
 BOX = [(-10.0, 10.0)] * 2
@@ -39,6 +39,26 @@ def test_ridge_is_that_of_sklearn():
     np.testing.assert_allclose(intercept, expected.intercept_, rtol=1e-10)
     rest = (y - expected.predict(X)) ** 2
     np.testing.assert_allclose(residual**2, np.average(rest, axis=0, weights=w))
+
+
+def test_scales_are_the_most_likely_ones():
+    rng = np.random.default_rng(0)
+    feature, weights = rng.exponential(size=200), rng.uniform(1, 2, 200)
+    residuals = rng.normal(size=(200, 2)) * np.exp(np.outer(feature, [-0.7, 0.4]) + 1)
+    found = np.stack(scale_regression(feature, residuals, weights), axis=1)
+
+    def loss(line, column):
+        scale = np.exp(line[0] + line[1] * feature)
+        return -weights @ stats.norm(0.0, scale).logpdf(residuals[:, column])
+
+    for column in range(2):
+        best = optimize.minimize(loss, [0.0, 0.0], args=(column,), tol=1e-10)
+        np.testing.assert_allclose(found[column], best.x, atol=1e-5)
+    # A feature that never changes tells nothing.
+    level, change = scale_regression(np.full(200, 0.1), residuals, weights)
+    np.testing.assert_array_equal(change, 0.0)
+    rms = np.sqrt(np.average(residuals**2, axis=0, weights=weights))
+    np.testing.assert_allclose(level, np.log(rms))
 
 
 def test_noisy_copies_get_their_coordinates_as_features():

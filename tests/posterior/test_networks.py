@@ -16,7 +16,9 @@ from tests.helpers import generator, randn
 N_FEATURES, N_OUTPUTS, N_ROWS = 3, 2, 40
 
 
-def network(activation="silu", *, n_members=2, dropout=0.0, hidden=(7, 5)):
+def network(
+    activation="silu", *, n_members=2, dropout=0.0, hidden=(7, 5), scaled=False
+):
     source = generator(1)
     trunk = DropoutMLP(
         n_members, N_FEATURES, hidden, activation, dropout=dropout, generator=source
@@ -28,11 +30,13 @@ def network(activation="silu", *, n_members=2, dropout=0.0, hidden=(7, 5)):
         N_OUTPUTS,
         n_components=3,
         link="exp" if activation == "silu" else "softplus",
+        scaled=scaled,
         generator=source,
     )
     residual = torch.tensor([0.5, 2.0], dtype=torch.float64)
     intercept, line = randn(1, N_OUTPUTS), randn(1, N_OUTPUTS, N_FEATURES)
-    head.start(intercept, line, residual.unsqueeze(0), source)
+    changes = 0.3 * randn(1, N_OUTPUTS, N_FEATURES, seed=6)
+    head.start(intercept, line, residual.unsqueeze(0), changes, source)
     head.linear.weight.data.mul_(10.0)
     return PosteriorNetwork(Features(N_FEATURES), trunk, head)
 
@@ -53,9 +57,10 @@ def objective(net, *, weights=None):
     )
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_loss_is_that_of_the_mixture(activation):
-    net = network(activation)
+def test_loss_is_that_of_the_mixture(activation, scaled):
+    net = network(activation, scaled=scaled)
     weights = torch.rand(N_ROWS, generator=generator(5), dtype=torch.float64)
     goal = objective(net, weights=weights)
     rows = torch.arange(2 * N_ROWS).reshape(2, N_ROWS) % N_ROWS
@@ -65,8 +70,9 @@ def test_loss_is_that_of_the_mixture(activation):
     torch.testing.assert_close(found, 0.25 - (weights[rows] * log_prob).mean(1))
 
 
-def test_held_out_loss_finds_the_width():
-    net, rows = network(), torch.arange(N_ROWS).expand(2, -1)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_held_out_loss_finds_the_width(scaled):
+    net, rows = network(scaled=scaled), torch.arange(N_ROWS).expand(2, -1)
     goal = objective(net)
     with torch.no_grad():
         for _ in range(40):
@@ -93,6 +99,20 @@ def test_start_is_the_line():
     line = net.head.base(x.expand(2, -1, -1)).mT.unsqueeze(2)
     bias = net.head.linear.bias[:, :, 3:9].unflatten(-1, (3, N_OUTPUTS))
     torch.testing.assert_close(means, line + bias.expand_as(means))
+
+
+def test_start_is_the_line_with_residuals_of_its_size():
+    net = network(hidden=(), scaled=True)
+    net.head.linear.weight.data.zero_()
+    net.head.linear.bias.data.zero_()
+    x = randn(4, N_FEATURES)
+    intercept, line = randn(1, N_OUTPUTS), randn(N_OUTPUTS, N_FEATURES)
+    changes = 0.3 * randn(N_OUTPUTS, N_FEATURES, seed=6)
+    mixture = net(x)
+    expected = (intercept + x @ line.mT).expand(2, -1, -1)
+    torch.testing.assert_close(mixture.mean(), expected)
+    std = torch.tensor([0.5, 2.0], dtype=torch.float64) * (x @ changes.mT).exp()
+    torch.testing.assert_close(mixture.variance().sqrt(), std.expand(2, -1, -1))
 
 
 def test_dropout_keeps_the_average_and_belongs_to_the_batch():
