@@ -20,9 +20,10 @@ from skmdn.priors import Dirichlet, InverseGamma, ScalesPrior
 
 __all__ = ["MixturePrior", "start_and_end"]
 
-# scales_prior="auto": inverse-gamma on standardised variances. A component whose rows are
-# met exactly keeps the variance 2 scale / n. Of few rows, which a network interpolates,
-# that is much: the scale is the square of this number over theirs, at most 1.
+# scales_prior="auto": inverse-gamma on standardised variances. A component that meets
+# its rows exactly keeps the variance 2 scale / n. Of few rows, which a network
+# interpolates, that is much: the scale is the square of this number over theirs, at
+# most 1.
 _AUTO_SHAPE = 1.0
 _AUTO_FEW = 75.0
 
