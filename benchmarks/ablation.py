@@ -33,7 +33,7 @@ from sklearn.model_selection import ShuffleSplit
 
 import skmdn
 from skmdn.conditional import fit as conditional
-from skmdn.learning import ensemble, objectives, stacking
+from skmdn.learning import ensemble, objectives, penalty, stacking
 
 SPLIT = 7
 COLUMNS = ["set", "variant", "repeat", "nll", "crps", "coverage_90", "fit_s"]
@@ -47,6 +47,7 @@ NO_RACE = (ensemble, "_FEWEST_STEPS", math.inf)
 NO_FINISH = (ensemble, "_FEWEST_KEPT", math.inf)
 NO_MEMORY = (ensemble, "_FEWEST_OF_A_KIND", math.inf)
 MORE_STEPS = (conditional, "_STEPS", (1_500, 6_000))
+STRONG_PRIOR = (penalty, "_AUTO_EACH", math.inf)
 NO_CALIBRATION = (objectives, "_SPREAD_STEPS", (0.0,))
 
 
@@ -72,6 +73,7 @@ VARIANTS = {
     "none of the last three": Variant(
         {}, (NO_WIDTH, NO_MARGIN, NO_FINISH, NO_CALIBRATION)
     ),
+    "a prior of 0.2 on the scales of every table": Variant({}, (STRONG_PRIOR,)),
     "1500 steps at least": Variant({}, (MORE_STEPS,)),
     "n_components=1": Variant({"n_components": 1}),
     "n_components=10": Variant({"n_components": 10}),

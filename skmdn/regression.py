@@ -63,7 +63,8 @@ class MixtureDensityRegressor(ConditionalMixture):
     scales_prior : "auto", ScalesPrior or None, default="auto"
         Prior on the scales of the components, counted once for all rows: an object of
         :mod:`skmdn.priors` in units of the standardised target. "auto" is an inverse
-        gamma law, weak but for few rows; None leaves only ``min_scale``.
+        gamma law, weak but for few rows and where ``resolution_`` is positive; None
+        leaves only ``min_scale``.
     min_scale : float or "auto", default="auto"
         Smallest standard deviation of a component, as a share of the target's.
         "auto" is 0.001.

@@ -304,6 +304,7 @@ class ConditionalMixture(
             self._n_seen,
             units=None if self._spread is None else self._spread.tolist(),
             device=next(self.module_.parameters()).device,
+            rounded=self.resolution_ > 0.0,
         )
 
     def _check_support(self, targets):

@@ -20,11 +20,16 @@ from skmdn.priors import Dirichlet, InverseGamma, ScalesPrior
 
 __all__ = ["MixturePrior", "start_and_end"]
 
-# scales_prior="auto": inverse-gamma on standardised variances. Its scale is the first
-# number plus the second over the number of rows: a few rows can be interpolated and say
-# nothing about the spread.
+# scales_prior="auto": inverse-gamma on standardised variances. A component that meets
+# its rows exactly keeps the variance 2 scale / n. Of few rows, which a network
+# interpolates, that is much: the scale is the square of this number over theirs, at
+# most 1.
 _AUTO_SHAPE = 1.0
-_AUTO_SCALE = (0.2, 30.0)
+_AUTO_FEW = 75.0
+
+# Beside it a standard deviation of sqrt(2e-5), from 20 000 rows on less. The density of
+# rounded targets has no limit, and wants the most at once.
+_AUTO_EACH, _AUTO_MOST = 1e-5, 0.2
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class MixturePrior:
         n_rows: float,
         units: Sequence[float] | None = None,
         device: "torch.device | str" = "cpu",
+        rounded: bool = False,
     ) -> "MixturePrior":
         """Understand the parameters ``weights_prior`` and ``scales_prior``.
 
@@ -75,12 +81,13 @@ class MixturePrior:
             What counts as 1 to the prior of the scales, for each output.
         device : torch.device or str, default="cpu"
             Where the mixtures are.
+        rounded : bool, default=False
+            Whether the targets are known to be rounded, to which "auto" looks too.
         """
         if not (weights is None or isinstance(weights, Dirichlet)):
             weights = Dirichlet(weights)
         if isinstance(scales, str):
-            always, for_few_rows = _AUTO_SCALE
-            scales = InverseGamma(_AUTO_SHAPE, always + for_few_rows / n_rows)
+            scales = InverseGamma(_AUTO_SHAPE, _auto_scale(n_rows, rounded))
         order = composition.order()
         return cls(
             weights,
@@ -113,6 +120,12 @@ class MixturePrior:
         if scales.shape[-1] == 1:
             units = units.square().mean().sqrt()
         return scales / units
+
+
+def _auto_scale(n_rows: float, rounded: bool) -> float:
+    """Return the scale of ``scales_prior="auto"``."""
+    few = min(1.0, (_AUTO_FEW / n_rows) ** 2)
+    return few + (_AUTO_MOST if rounded else min(_AUTO_MOST, _AUTO_EACH * n_rows))
 
 
 def start_and_end(temperature: "float | Sequence[float]") -> tuple[float, float]:
