@@ -27,9 +27,9 @@ __all__ = ["MixturePrior", "start_and_end"]
 _AUTO_SHAPE = 1.0
 _AUTO_FEW = 75.0
 
-# Beside it a standard deviation of sqrt(2e-5), from 20 000 rows on less. The density of
+# Beside it a standard deviation of sqrt(2e-4), from 2000 rows on less. The density of
 # rounded targets has no limit, and wants the most at once.
-_AUTO_EACH, _AUTO_MOST = 1e-5, 0.2
+_AUTO_EACH, _AUTO_MOST = 1e-4, 0.2
 
 
 @dataclass(frozen=True)

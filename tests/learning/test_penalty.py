@@ -49,8 +49,8 @@ def test_scales_are_measured_in_units(layout):
 def test_what_parameters_mean():
     composition = Composition.make("normal", 3)
     assert MixturePrior.make(None, None, composition, 10.0) == MixturePrior()
-    auto = MixturePrior.make(2.0, "auto", composition, 1e4)
-    assert auto == MixturePrior(Dirichlet(2.0), InverseGamma(1.0, 0.0075**2 + 0.1))
+    auto = MixturePrior.make(2.0, "auto", composition, 1e3)
+    assert auto == MixturePrior(Dirichlet(2.0), InverseGamma(1.0, 0.075**2 + 0.1))
     auto = MixturePrior.make(None, "auto", composition, 150.0, rounded=True)
     assert auto == MixturePrior(None, InverseGamma(1.0, 0.25 + 0.2))
     given = Dirichlet([1.0, 2.0, 3.0]), LogNormalScale(0.2)
@@ -181,7 +181,7 @@ def test_scales_are_those_of_the_posterior_mode(prior):
         a = tau2 * half - 2.0 * np.log(prior.sd_mean)
         variance = np.exp(wrightomega(a + np.log(tau2 * half)) - a)
     else:
-        known = InverseGamma(1.0, 1.0004) if prior == "auto" else prior
+        known = InverseGamma(1.0, 1.004) if prior == "auto" else prior
         variance = (half + known.scale) / (half + known.shape + 1.0)
     found = (dist.stds[0, 0] / y.std()) ** 2
     assert found == pytest.approx(variance, rel=1e-4)
