@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from .annealing import Annealing
 from .growth import Growth
@@ -29,6 +30,8 @@ __all__ = ["Covering", "cover"]
 _ANNEALING_SHARE = 0.6
 _HUNT_SHARE = 0.15
 _NATURAL_SHARE = 0.2
+# What the log density of draws may lose by mergers that are worth a polish, in nats.
+_MERGER_LOSS = 0.005
 
 
 @dataclass(frozen=True)
@@ -208,14 +211,28 @@ def _candidates(
     if not target.differentiable:
         return candidates
     sources = {"natural": normals}
-    if merged.n_components < normals.n_components:
+    loss = _lost_by_merging(normals, merged, phi, weights)
+    if loss > _MERGER_LOSS:
+        # Where fewer components do not suffice, more of them are worth a polish.
+        sources = {"natural": growth.larger(normals)}
+    elif merged.n_components < normals.n_components:
         sources["natural merged"] = merged
     for position, (name, source) in enumerate(sources.items()):
         most = (target.left - reserve) // (len(sources) - position)
         candidates[name] = natural_gradient(
             target, source, settings.natural_steps, most, generator
         )
-    if 2 * normals.n_components <= settings.most_components:
-        both = normals.joined(candidates["natural"], 0.5)
+    both = normals.joined(candidates["natural"], 0.5)
+    if both.n_components <= settings.most_components:
         candidates["blend"] = reweighted(both, phi, weights)
     return candidates
+
+
+def _lost_by_merging(
+    normals: Normals, merged: Normals, phi: Tensor, weights: Tensor
+) -> float:
+    """Return how much the weighted mean log density falls."""
+    seen = weights > 0
+    u = phi[seen]
+    gap = normals.log_prob(u, u) - merged.log_prob(u, u)
+    return float(weights[seen] @ gap)

@@ -24,10 +24,11 @@ _MAX_SUMMITS = 40
 def local_maxima(
     u: Tensor, log_p: Tensor, log_density: Tensor, n_starts: int
 ) -> Tensor:
-    """Return the best of the points that are higher than all their neighbours.
+    """Return the points that are higher than all their neighbours.
 
-    Only those are looked at whose next higher point is far away for how dense the
-    draws are there.
+    First come those whose next higher point is farthest away for how dense the draws
+    are there: a mode that many draws have seen has maxima of noise as well, which are
+    higher than the draws near a narrow one.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def local_maxima(
     n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
     order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
     gaps = _gaps_to_higher(u[order].float()) * (log_density[order] / u.shape[1]).exp()
-    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
+    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices]
     found = []
     for rows in likely.split(250):
         near = torch.cdist(u[rows], u).topk(n_neighbours + 1, largest=False).indices
