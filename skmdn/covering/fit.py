@@ -30,6 +30,8 @@ __all__ = ["Covering", "cover"]
 _ANNEALING_SHARE = 0.6
 _HUNT_SHARE = 0.15
 _NATURAL_SHARE = 0.2
+# Of what the growth leaves over.
+_SPARE_SHARE = 0.75
 # What the log density of draws may lose by mergers that are worth a polish, in nats.
 _MERGER_LOSS = 0.005
 
@@ -102,21 +104,20 @@ def cover(
     normals = annealing.run(
         min(int(_ANNEALING_SHARE * total), total - reserve - most), start
     )
-    if target.differentiable:
-        pool = annealing.pool
-        log_evidence = log_mean(pool.log_weights())
-        # Under a prior that is much wider than the target no draw of its own is near.
-        starts = local_maxima(
-            pool.u, pool.log_p, pool.log_denominators(), settings.n_starts
-        )
-        normals = hunt(target, starts, normals, log_evidence, most)
-        normals = merge_cheapest(normals, settings.most_components)
-    growth = Growth(target, settings, annealing.pool, generator)
+    pool = annealing.pool
+    # Under a prior that is much wider than the target no draw of its own is near.
+    starts = local_maxima(
+        pool.u, pool.log_p, pool.log_denominators(), settings.n_starts
+    )
+    normals = hunt(target, starts, normals, log_mean(pool.log_weights()), most)
+    normals = merge_cheapest(normals, settings.most_components)
+    growth = Growth(target, settings, pool, generator)
     natural = int(_NATURAL_SHARE * total) if target.differentiable else 0
     most = total - reserve - natural
     normals = growth.run(normals, most)
     batches = [*annealing.batches, *([growth.first] if growth.first else [])]
-    found = _recovered(target, normals, batches, settings, reserve)
+    found = _sought(target, normals, growth.pool, settings, most, batches, generator)
+    found = _recovered(target, found, batches, settings, reserve)
     if found is not normals:
         normals = growth.run(found, most)
     covering = _finished(target, normals, growth, settings, generator, batches)
@@ -168,6 +169,33 @@ def _finished(
     )
 
 
+def _sought(
+    target: Density,
+    normals: Normals,
+    pool: Pool,
+    settings: Settings,
+    max_evals: int,
+    batches: list[Batch],
+    generator: torch.Generator,
+) -> Normals:
+    """Return the mixture with summits near more draws of the prior.
+
+    They take most of what the growth has left over, and are added to the batches.
+    """
+    spare = max_evals - target.n_evals
+    n_draws = min(settings.n_spare, int(_SPARE_SHARE * spare))
+    if n_draws < settings.n_batch:
+        return normals
+    prior = Proposal(Normals.standard(target.n_features), 0.0)
+    batch = Batch.draw(target, prior, n_draws, generator)
+    batches.append(batch)
+    log_prior = prior.log_prob(batch.u, batch.phi)
+    starts = local_maxima(batch.u, batch.log_p, log_prior, settings.n_starts)
+    most = (max_evals - target.n_evals) // 2
+    found = hunt(target, starts, normals, log_mean(pool.log_weights()), most)
+    return merge_cheapest(found, settings.most_components)
+
+
 def _recovered(
     target: Density,
     normals: Normals,
@@ -182,7 +210,7 @@ def _recovered(
     """
     left = target.left - 2 * reserve
     full = normals.n_components >= settings.most_components
-    if left <= 0 or full or not target.differentiable:
+    if left <= 0 or full:
         return normals
     starts, log_evidence = lost_draws(normals, batches, settings.n_starts)
     found = hunt(target, starts, normals, log_evidence, left // 2)

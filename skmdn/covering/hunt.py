@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .climb import Summits, climb, negative_hessians
 from .normals import Normals
-from .target import Density
+from .target import Density, Differences
 
 __all__ = ["hunt", "local_maxima"]
 
@@ -81,7 +81,7 @@ def hunt(
     Parameters
     ----------
     target : Density
-        With gradients.
+        Without gradients differences are taken.
     starts : Tensor of shape (n_starts, n_features)
         Where climbs begin.
     normals : Normals
@@ -91,12 +91,15 @@ def hunt(
     max_evals : int
         What may be spent.
     """
-    last = target.n_evals + min(max_evals, target.left)
     if not len(starts):
         return normals
-    summits = climb(target, starts, _MAX_ITER, last - target.n_evals)
+    if not target.differentiable:
+        max_evals //= 2 * target.n_features + 1
+        target = Differences(target)
+    kept = target.left - min(max_evals, target.left)
+    summits = climb(target, starts, _MAX_ITER, target.left - kept)
     u, log_p = _missed(summits, normals, log_evidence)
-    affordable = (last - target.n_evals) // (2 * target.n_features)
+    affordable = (target.left - kept) // (2 * target.n_features)
     u, log_p = u[:affordable], log_p[:affordable]
     if not len(u):
         return normals
