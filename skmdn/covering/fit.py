@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from .annealing import Annealing
 from .growth import Growth
@@ -29,6 +30,10 @@ __all__ = ["Covering", "cover"]
 _ANNEALING_SHARE = 0.6
 _HUNT_SHARE = 0.15
 _NATURAL_SHARE = 0.2
+# Of what the growth leaves over.
+_SPARE_SHARE = 0.75
+# What the log density of draws may lose by mergers that are worth a polish, in nats.
+_MERGER_LOSS = 0.005
 
 
 @dataclass(frozen=True)
@@ -99,21 +104,20 @@ def cover(
     normals = annealing.run(
         min(int(_ANNEALING_SHARE * total), total - reserve - most), start
     )
-    if target.differentiable:
-        pool = annealing.pool
-        log_evidence = log_mean(pool.log_weights())
-        # Under a prior that is much wider than the target no draw of its own is near.
-        starts = local_maxima(
-            pool.u, pool.log_p, pool.log_denominators(), settings.n_starts
-        )
-        normals = hunt(target, starts, normals, log_evidence, most)
-        normals = merge_cheapest(normals, settings.most_components)
-    growth = Growth(target, settings, annealing.pool, generator)
+    pool = annealing.pool
+    # Under a prior that is much wider than the target no draw of its own is near.
+    starts = local_maxima(
+        pool.u, pool.log_p, pool.log_denominators(), settings.n_starts
+    )
+    normals = hunt(target, starts, normals, log_mean(pool.log_weights()), most)
+    normals = merge_cheapest(normals, settings.most_components)
+    growth = Growth(target, settings, pool, generator)
     natural = int(_NATURAL_SHARE * total) if target.differentiable else 0
     most = total - reserve - natural
     normals = growth.run(normals, most)
     batches = [*annealing.batches, *([growth.first] if growth.first else [])]
-    found = _recovered(target, normals, batches, settings, reserve)
+    found = _sought(target, normals, growth.pool, settings, most, batches, generator)
+    found = _recovered(target, found, batches, settings, reserve)
     if found is not normals:
         normals = growth.run(found, most)
     covering = _finished(target, normals, growth, settings, generator, batches)
@@ -165,6 +169,33 @@ def _finished(
     )
 
 
+def _sought(
+    target: Density,
+    normals: Normals,
+    pool: Pool,
+    settings: Settings,
+    max_evals: int,
+    batches: list[Batch],
+    generator: torch.Generator,
+) -> Normals:
+    """Return the mixture with summits near more draws of the prior.
+
+    They take most of what the growth has left over, and are added to the batches.
+    """
+    spare = max_evals - target.n_evals
+    n_draws = min(settings.n_spare, int(_SPARE_SHARE * spare))
+    if n_draws < settings.n_batch:
+        return normals
+    prior = Proposal(Normals.standard(target.n_features), 0.0)
+    batch = Batch.draw(target, prior, n_draws, generator)
+    batches.append(batch)
+    log_prior = prior.log_prob(batch.u, batch.phi)
+    starts = local_maxima(batch.u, batch.log_p, log_prior, settings.n_starts)
+    most = (max_evals - target.n_evals) // 2
+    found = hunt(target, starts, normals, log_mean(pool.log_weights()), most)
+    return merge_cheapest(found, settings.most_components)
+
+
 def _recovered(
     target: Density,
     normals: Normals,
@@ -179,7 +210,7 @@ def _recovered(
     """
     left = target.left - 2 * reserve
     full = normals.n_components >= settings.most_components
-    if left <= 0 or full or not target.differentiable:
+    if left <= 0 or full:
         return normals
     starts, log_evidence = lost_draws(normals, batches, settings.n_starts)
     found = hunt(target, starts, normals, log_evidence, left // 2)
@@ -208,14 +239,28 @@ def _candidates(
     if not target.differentiable:
         return candidates
     sources = {"natural": normals}
-    if merged.n_components < normals.n_components:
+    if _lost_by_merging(normals, merged, phi, weights, size) > _MERGER_LOSS:
+        # Where fewer components do not suffice, more of them are worth a polish.
+        sources = {"natural": growth.larger(normals)}
+    elif merged.n_components < normals.n_components:
         sources["natural merged"] = merged
     for position, (name, source) in enumerate(sources.items()):
         most = (target.left - reserve) // (len(sources) - position)
         candidates[name] = natural_gradient(
             target, source, settings.natural_steps, most, generator
         )
-    if 2 * normals.n_components <= settings.most_components:
-        both = normals.joined(candidates["natural"], 0.5)
+    both = normals.joined(candidates["natural"], 0.5)
+    if both.n_components <= settings.most_components:
         candidates["blend"] = reweighted(both, phi, weights)
     return candidates
+
+
+def _lost_by_merging(
+    normals: Normals, merged: Normals, phi: Tensor, weights: Tensor, size: float
+) -> float:
+    """Return how much the mean log density falls, less what is fitted to the noise."""
+    seen = weights > 0
+    phi, weights = phi[seen], weights[seen]
+    gap = normals.log_prob(phi, phi) - merged.log_prob(phi, phi)
+    n_more = normals.n_parameters - merged.n_parameters
+    return float(weights @ gap) - n_more / max(size, 1.0)

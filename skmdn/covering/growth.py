@@ -89,11 +89,22 @@ class Growth:
             patience = self.settings.patience if fair else self.settings.long_patience
             if n_flat >= patience:
                 break
-            larger = self._larger(normals)
+            larger = self.larger(normals)
             if larger is normals and n_flat:
                 break
             normals = larger
         return normals
+
+    def larger(self, normals: Normals) -> Normals:
+        """Add components where the mixture underrates the target."""
+        log_w, size = self._log_weights()
+        wanted = max(int(1.5 * normals.n_components), normals.n_components + 3)
+        most = int(size / (3 * (self.target.n_features + 1)))
+        n_more = min(wanted, most, self.settings.max_components) - normals.n_components
+        if n_more <= 0:
+            return normals
+        larger = underrepresented(normals, self.pool, log_w, n_more, self.generator)
+        return self._fitted(larger, normalized(log_w), size)
 
     def _n_draws(self, normals: Normals) -> int:
         wanted = 20 * normals.n_components * (self.target.n_features + 1)
@@ -144,17 +155,6 @@ class Growth:
         if effective_size(log_w) < wanted:
             log_w = tempered(log_w, wanted)
         return log_w, effective_size(log_w)
-
-    def _larger(self, normals: Normals) -> Normals:
-        """Add components where the mixture underrates the target."""
-        log_w, size = self._log_weights()
-        wanted = max(int(1.5 * normals.n_components), normals.n_components + 3)
-        most = int(size / (3 * (self.target.n_features + 1)))
-        n_more = min(wanted, most, self.settings.max_components) - normals.n_components
-        if n_more <= 0:
-            return normals
-        larger = underrepresented(normals, self.pool, log_w, n_more, self.generator)
-        return self._fitted(larger, normalized(log_w), size)
 
     def _fitted(self, normals: Normals, weights: Tensor, size: float) -> Normals:
         rows = weights > 1e-12

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .climb import Summits, climb, negative_hessians
 from .normals import Normals
-from .target import Density
+from .target import Density, Differences
 
 __all__ = ["hunt", "local_maxima"]
 
@@ -24,10 +24,11 @@ _MAX_SUMMITS = 40
 def local_maxima(
     u: Tensor, log_p: Tensor, log_density: Tensor, n_starts: int
 ) -> Tensor:
-    """Return the best of the points that are higher than all their neighbours.
+    """Return the points that are higher than all their neighbours.
 
-    Only those are looked at whose next higher point is far away for how dense the
-    draws are there.
+    First come those whose next higher point is farthest away for how dense the draws
+    are there: a mode that many draws have seen has maxima of noise as well, which are
+    higher than the draws near a narrow one.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def local_maxima(
     n_neighbours = min(max(5, u.shape[1] + 3), len(u) - 1)
     order = log_p.argsort(descending=True)[: int(log_p.isfinite().sum())]
     gaps = _gaps_to_higher(u[order].float()) * (log_density[order] / u.shape[1]).exp()
-    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices.sort().values]
+    likely = order[gaps.topk(min(_CANDIDATES, len(order))).indices]
     found = []
     for rows in likely.split(250):
         near = torch.cdist(u[rows], u).topk(n_neighbours + 1, largest=False).indices
@@ -80,7 +81,7 @@ def hunt(
     Parameters
     ----------
     target : Density
-        With gradients.
+        Without gradients differences are taken.
     starts : Tensor of shape (n_starts, n_features)
         Where climbs begin.
     normals : Normals
@@ -90,12 +91,15 @@ def hunt(
     max_evals : int
         What may be spent.
     """
-    last = target.n_evals + min(max_evals, target.left)
     if not len(starts):
         return normals
-    summits = climb(target, starts, _MAX_ITER, last - target.n_evals)
+    if not target.differentiable:
+        max_evals //= 2 * target.n_features + 1
+        target = Differences(target)
+    kept = target.left - min(max_evals, target.left)
+    summits = climb(target, starts, _MAX_ITER, target.left - kept)
     u, log_p = _missed(summits, normals, log_evidence)
-    affordable = (last - target.n_evals) // (2 * target.n_features)
+    affordable = (target.left - kept) // (2 * target.n_features)
     u, log_p = u[:affordable], log_p[:affordable]
     if not len(u):
         return normals

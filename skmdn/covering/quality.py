@@ -17,6 +17,9 @@ __all__ = ["Coverage", "Quality", "coverage", "fresh_draws", "lost_draws", "meas
 _MISSED = math.log(20.0)
 # A share of the target that may be missed.
 _SHARE = 0.02
+# Where draws of q have never been, q lacks about as much as where they are: this part
+# of KL(p || q) is added to the standard error of the evidence.
+_UNSEEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Quality:
     efficiency : float
         The effective share of the draws.
     log_evidence, log_evidence_se : float
-        The logarithm of the mean weight and its standard error.
+        The logarithm of the mean weight and its standard error, to which what q may
+        lack where none of its draws are has been added.
     elbo : float
         The mean log weight, a lower bound of the evidence; -inf if q has a draw where
         p = 0.
@@ -95,17 +99,18 @@ def measure(normals: Normals | Flowed, u: Tensor, log_p: Tensor) -> Quality:
     cut = 1.0 - float(kept.double().mean())
     # Without the cut draws q is larger by 1 / (1 - cut).
     some = bool(kept.any())
+    forward = divergence(log_w, log_w) if size else math.inf
     truncated = float(log_w[kept].mean()) + math.log1p(-cut) if some else -math.inf
     return Quality(
         log_w,
         size / len(log_w),
         log_evidence,
-        _standard_error(log_w),
+        math.hypot(_standard_error(log_w), _UNSEEN * forward),
         float(log_w.mean()),
         truncated,
         cut,
         float((log_w == -torch.inf).double().mean()),
-        divergence(log_w, log_w) if size else math.inf,
+        forward,
         _proportionality(log_p, log_q),
     )
 

@@ -13,6 +13,8 @@ class Settings:
     ----------
     n_prior : int
         Draws from the prior, which are all that can discover a mode.
+    n_spare : int
+        More of them, if the growth leaves evaluations over.
     n_effective : float
         The effective number of draws that a step of the annealing keeps.
     n_batch : int
@@ -32,6 +34,7 @@ class Settings:
     """
 
     n_prior: int = 10_000
+    n_spare: int = 0
     n_effective: float = 200.0
     n_batch: int = 1_000
     n_pooled: int = 5
@@ -93,9 +96,9 @@ class Settings:
             )
         return cls(
             n_prior=effort * 2_000,
+            n_spare=effort * 8_000,
             n_effective=0.5 * n_effective,
             n_batch=n_batch // 2,
-            n_pooled=12,
             n_starts=15,
             n_judged=1_000,
             n_reported=2_000,
