@@ -47,7 +47,7 @@ class Settings:
     max_levels: int = 16
     patience: int = 3
     long_patience: int = 6
-    good_divergence: float = 0.02
+    good_divergence: float = 0.018
     fair_divergence: float = 0.05
     natural_steps: int = 30
 
