@@ -122,9 +122,10 @@ def sbi_mdn(X, y, seed):
 
 
 def skmdn_cheap(X, y, seed):
-    """Fit this project's estimator with three small networks of every view."""
-    layers = (64,) if len(X) < 2000 else (48, 48)
-    return skmdn(X, y, seed, n_estimators=3, hidden_layer_sizes=layers)
+    """Fit this project's estimator with fewer and smaller networks of every view."""
+    if len(X) < 1000:
+        return skmdn(X, y, seed, n_estimators=3, hidden_layer_sizes=(64,))
+    return skmdn(X, y, seed, n_estimators=2, hidden_layer_sizes=(80, 80))
 
 
 def ngboost(X, y, seed):
