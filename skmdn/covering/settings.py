@@ -99,6 +99,7 @@ class Settings:
             n_spare=effort * 8_000,
             n_effective=0.5 * n_effective,
             n_batch=n_batch // 2,
+            good_divergence=0.02,
             n_starts=15,
             n_judged=1_000,
             n_reported=2_000,
