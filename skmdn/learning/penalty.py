@@ -22,10 +22,10 @@ __all__ = ["MixturePrior", "start_and_end"]
 
 # scales_prior="auto": inverse-gamma on standardised variances. A component that meets
 # its rows exactly keeps the variance 2 scale / n. Of few rows, which a network
-# interpolates, that is much: the scale is the square of this number over theirs, at
-# most 1.
+# interpolates, that is much: the scale is the square of the first number over theirs, but
+# at most 1, or the second number over theirs.
 _AUTO_SHAPE = 1.0
-_AUTO_FEW = 75.0
+_AUTO_FEW, _AUTO_FEWEST = 75.0, 35.0
 
 # Beside it a standard deviation of sqrt(2e-4), from 2000 rows on less. The density of
 # rounded targets has no limit, and wants the most at once.
@@ -124,7 +124,7 @@ class MixturePrior:
 
 def _auto_scale(n_rows: float, rounded: bool) -> float:
     """Return the scale of ``scales_prior="auto"``."""
-    few = min(1.0, (_AUTO_FEW / n_rows) ** 2)
+    few = min(max(1.0, _AUTO_FEWEST / n_rows), (_AUTO_FEW / n_rows) ** 2)
     return few + (_AUTO_MOST if rounded else min(_AUTO_MOST, _AUTO_EACH * n_rows))
 
 

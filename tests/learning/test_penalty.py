@@ -51,6 +51,8 @@ def test_what_parameters_mean():
     assert MixturePrior.make(None, None, composition, 10.0) == MixturePrior()
     auto = MixturePrior.make(2.0, "auto", composition, 1e3)
     assert auto == MixturePrior(Dirichlet(2.0), InverseGamma(1.0, 0.075**2 + 0.1))
+    auto = MixturePrior.make(2.0, "auto", composition, 20.0)
+    assert auto == MixturePrior(Dirichlet(2.0), InverseGamma(1.0, 1.75 + 0.002))
     auto = MixturePrior.make(None, "auto", composition, 150.0, rounded=True)
     assert auto == MixturePrior(None, InverseGamma(1.0, 0.25 + 0.2))
     given = Dirichlet([1.0, 2.0, 3.0]), LogNormalScale(0.2)
