@@ -22,8 +22,8 @@ __all__ = ["MixturePrior", "start_and_end"]
 
 # scales_prior="auto": inverse-gamma on standardised variances. A component that meets
 # its rows exactly keeps the variance 2 scale / n. Of few rows, which a network
-# interpolates, that is much: the scale is the square of the first number over theirs, but
-# at most 1, or the second number over theirs.
+# interpolates, that is much: the scale is the square of the first number over theirs,
+# but at most 1, or the second number over theirs.
 _AUTO_SHAPE = 1.0
 _AUTO_FEW, _AUTO_FEWEST = 75.0, 35.0
 
