@@ -330,7 +330,8 @@ def test_weights_equal_repetition_at_the_default_number_of_passes(
     y = rng.randint(0, 3, size=(15, n_outputs)).astype(float)
     y = y[:, 0] if n_outputs == 1 else y
     model = MixtureDensityRegressor(covariance_type=covariance_type, random_state=0)
-    check_weights_equal_repetition(model, X, y, rng)
+    # Rounding grows with the passes.
+    check_weights_equal_repetition(model, X, y, rng, 1e-6)
 
 
 @pytest.mark.parametrize(
