@@ -81,8 +81,8 @@ VARIANTS = {
     "n_estimators=2": Variant({"n_estimators": 2}),
     "n_estimators=8": Variant({"n_estimators": 8}),
     "n_estimators=3": Variant({"n_estimators": 3}),
-    "n_estimators=3, hidden=(48, 48)": Variant(
-        {"n_estimators": 3, "hidden_layer_sizes": (48, 48)}
+    "n_estimators=2, hidden=(80, 80)": Variant(
+        {"n_estimators": 2, "hidden_layer_sizes": (80, 80)}
     ),
     "n_estimators=3, hidden=(64,)": Variant(
         {"n_estimators": 3, "hidden_layer_sizes": (64,)}

@@ -330,8 +330,9 @@ def test_weights_equal_repetition_at_the_default_number_of_passes(
     y = rng.randint(0, 3, size=(15, n_outputs)).astype(float)
     y = y[:, 0] if n_outputs == 1 else y
     model = MixtureDensityRegressor(covariance_type=covariance_type, random_state=0)
-    # Rounding grows with the passes.
-    check_weights_equal_repetition(model, X, y, rng, 1e-6)
+    # Rounding grows with the passes: from 1e-14 after ten to 1e-12 after 50 and 3e-7
+    # after 200 of them.
+    check_weights_equal_repetition(model, X, y, rng, 1e-5)
 
 
 @pytest.mark.parametrize(

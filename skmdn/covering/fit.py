@@ -239,7 +239,7 @@ def _candidates(
     if not target.differentiable:
         return candidates
     sources = {"natural": normals}
-    if _lost_by_merging(normals, merged, phi, weights, size) > _MERGER_LOSS:
+    if _lost_by_merging(normals, merged, growth.pool, weights, size) > _MERGER_LOSS:
         # Where fewer components do not suffice, more of them are worth a polish.
         sources = {"natural": growth.larger(normals)}
     elif merged.n_components < normals.n_components:
@@ -256,11 +256,11 @@ def _candidates(
 
 
 def _lost_by_merging(
-    normals: Normals, merged: Normals, phi: Tensor, weights: Tensor, size: float
+    normals: Normals, merged: Normals, pool: Pool, weights: Tensor, size: float
 ) -> float:
     """Return how much the mean log density falls, less what is fitted to the noise."""
     seen = weights > 0
-    phi, weights = phi[seen], weights[seen]
-    gap = normals.log_prob(phi, phi) - merged.log_prob(phi, phi)
+    u, phi = pool.u[seen], pool.phi[seen]
+    gap = normals.log_prob(u, phi) - merged.log_prob(u, phi)
     n_more = normals.n_parameters - merged.n_parameters
-    return float(weights @ gap) - n_more / max(size, 1.0)
+    return float(weights[seen] @ gap) - n_more / max(size, 1.0)

@@ -5,6 +5,7 @@ r"""Mixtures of normals and flows seen through links: densities of bounded param
     q_u(u) = \sum_k w_k \, \mathcal{N}(u \mid \mu_k, \Sigma_k)
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -26,15 +27,15 @@ _PART = 2**16
 _MOMENT_DRAWS = 20_000
 
 
-class _Linked:
+class _Linked(ABC):
     """What needs nothing but draws and densities in the coordinates."""
 
     coordinates: Coordinates
 
     @property
+    @abstractmethod
     def inner(self) -> Normals | Flowed:
         """The density in the coordinates."""
-        raise NotImplementedError
 
     @property
     def n_features(self) -> int:

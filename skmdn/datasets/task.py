@@ -1,5 +1,7 @@
 """What inference tasks have in common."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
@@ -15,7 +17,7 @@ def library(values):
     return torch if isinstance(values, torch.Tensor) else np
 
 
-class InferenceTask:
+class InferenceTask(ABC):
     """Base of the inference problems; :func:`inference_task` makes them.
 
     A task is a simulator itself: its ``sample`` returns ``theta`` and ``x``.
@@ -145,15 +147,17 @@ class InferenceTask:
                 )
         return X, theta
 
+    @abstractmethod
     def _simulate(self, theta, rng):
-        raise NotImplementedError
+        """Return data of the parameters."""
 
+    @abstractmethod
     def _log_likelihood(self, X, theta):
-        raise NotImplementedError
+        """Return the log density of data, given parameters inside the support."""
 
+    @abstractmethod
     def _log_prior(self, theta):
         """Return the log density of the prior inside its support."""
-        raise NotImplementedError
 
     def _inside(self, theta):
         """Tell where the prior's density is positive."""

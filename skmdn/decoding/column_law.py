@@ -1,5 +1,6 @@
 """What the law of a block of columns has to know."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 __all__ = ["ColumnLaw", "all_allowed", "n_seen"]
 
 
-class ColumnLaw(nn.Module):
+class ColumnLaw(nn.Module, ABC):
     """Base of the laws of columns that are independent given the code.
 
     Parameters
@@ -34,9 +35,9 @@ class ColumnLaw(nn.Module):
         self.n_columns = n_columns
         self.n_outputs = n_columns * n_levels
 
+    @abstractmethod
     def problem(self, x: Tensor) -> str | None:
         """Return what the values would have to be if they are not; NaN is missing."""
-        raise NotImplementedError
 
     def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Learn what is fixed from the training rows; return the marginal outputs.

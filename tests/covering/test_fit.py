@@ -117,6 +117,48 @@ def test_without_gradients_the_modes_are_found_as_well():
     assert abs(covering.quality.log_evidence) < 0.01
 
 
+# With nothing but its first draws of the prior the fit loses the mode for these seeds.
+@pytest.mark.parametrize("seed", [2, 3, 6])
+def test_evaluations_that_are_left_over_look_for_narrow_modes(seed):
+    def potential(theta):
+        wide = normal(theta, [-3.0, 3.0, 0.0], 1.0, 0.7)
+        return torch.logaddexp(wide, normal(theta, [4.0, 4.0, -4.0], 0.1, 0.3))
+
+    target = target_of(potential, box(-10.0, 10.0, 3))
+    target.max_evals = 20_000
+    settings = Settings.for_dimension(3, frugal=True)
+    found = cover(target, settings, generator(seed)).quality
+    assert abs(found.log_evidence) < 0.01
+    assert target.n_evals <= 20_000
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_climbs_by_differences_find_narrow_modes(seed):
+    target = target_of(narrow_and_wide, box(-15.0, 15.0, 2), differentiable=False)
+    target.max_evals = 20_000
+    settings = Settings.for_dimension(2, frugal=True)
+    found = cover(target, settings, generator(seed)).quality
+    assert abs(found.log_evidence) < 0.01
+    assert target.n_gradients == 0
+    assert target.n_evals <= 20_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_of_the_evidence_counts_what_no_draw_has_seen(seed):
+    def bends(theta):
+        bent = theta[:, 1:] - 0.5 * theta[:, :-1].square()
+        return normal(theta[:, :1], [0.0], 1.0) + normal(bent, [0.0] * 4, 0.5)
+
+    target = target_of(bends, line(5.0, 5))
+    target.max_evals = 20_000
+    settings = Settings.for_dimension(5, frugal=True)
+    quality = cover(target, settings, generator(seed)).quality
+    noise = float(quality.log_weights.exp().std() / quality.log_weights.exp().mean())
+    noise /= math.sqrt(len(quality.log_weights))
+    assert abs(quality.log_evidence) < 4.0 * quality.log_evidence_se
+    assert quality.log_evidence_se > 1.5 * noise
+
+
 def test_a_frugal_fit_is_frugal():
     _, target = fitted(eight_modes, box(-10.0, 10.0, 2), frugal=True)
     assert target.n_evals < 20_000
