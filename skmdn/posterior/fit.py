@@ -47,7 +47,6 @@ _LINKS = {"relu": "softplus", "silu": "exp"}
 _VIEWS = ("silu", "relu")
 _DROPOUT = {"relu": 0.05, "silu": 0.0}
 
-
 # What the widest tensor of a pass of summaries may hold.
 _SUMMARY_NUMBERS = 2**20
 
@@ -240,21 +239,21 @@ class AmortizedFit(PredictiveQueries, MultiOutputMixin, RegressorMixin, TorchEst
     def _flow(self, rows, sizes, activation, generator):
         """Build a flow at the linear regression."""
         block = self._block(rows, activation, generator)
-        intercept, slopes, residual, _ = self._line(rows, block)
+        intercept, slopes, *_ = self._line(rows, block)
         chosen = spaced_rows(len(rows))
         if self.summary is None:
             x = self._x_scaler.transform(rows.X[chosen])[None, :, : block.n_out]
         else:
             x = self._through(block, rows.X[chosen])
         # Lines of members differ; the place and the units of the flows do not.
-        shift, scale = intercept.mean(0), residual.mean(0)
+        shift = intercept.mean(0)
         rest = to_tensor(rows.u[chosen]) - to_tensor(x) @ slopes.mT - shift
         return FlowNetwork(
             self.density,
             block,
             slopes.expand(self.n_estimators, -1, -1).clone(),
             shift=shift,
-            scale=flow_units(rest.flatten(0, 1), scale),
+            scale=flow_units(rest.flatten(0, 1)),
             hidden_layer_sizes=sizes,
             activation=activation,
             generator=generator,

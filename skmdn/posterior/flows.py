@@ -37,6 +37,9 @@ _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 # What the widest tensor of a forward pass may take.
 _FORWARD_BYTES = 2**23
 
+# Residuals of a line that tells everything have units, too.
+_LEAST_SQUARE = 1e-12
+
 
 class FlowNetwork(nn.Module):
     """Data to posteriors: summaries, a line and a flow.
@@ -284,14 +287,13 @@ class FlowTraining(EnsembleTraining):
         """Do nothing."""
 
 
-def flow_units(residuals: Tensor, scale: Tensor) -> Tensor:
+def flow_units(residuals: Tensor) -> Tensor:
     """Return the scale at which residuals lie within the reach of a flow.
 
     Parameters
     ----------
     residuals : Tensor of shape (n_samples, n_outputs)
         What a flow is to describe.
-    scale : Tensor of shape (n_outputs,)
-        Their size.
     """
+    scale = residuals.square().mean(0).clamp_min(_LEAST_SQUARE).sqrt()
     return scale * max(1.0, float((residuals / scale).abs().max()) / REACH)

@@ -21,6 +21,7 @@ from skmdn.posterior.flows import (
     FlowObjective,
     flow_units,
 )
+from tests.helpers import randn, tensor
 
 pytest.importorskip("zuko", reason="flows are an extra")
 
@@ -163,11 +164,15 @@ def test_losses_are_weighted_means_of_each_member():
 
 
 def test_units_put_residuals_within_reach():
-    scale = torch.tensor([1.0, 2.0])
-    near = torch.tensor([[1.0, -6.0]])
-    torch.testing.assert_close(flow_units(near, scale), scale)
-    far = torch.tensor([[1.0, -16.0]])
-    torch.testing.assert_close(flow_units(far, scale), scale * 8.0 / REACH)
+    near = randn(50, 2).clamp(-2.0, 2.0) * tensor([1.0, 20.0])
+    scale = near.square().mean(0).sqrt()
+    torch.testing.assert_close(flow_units(near), scale)
+    far = torch.cat([near, tensor([[0.0, 4_000.0]])])
+    units = flow_units(far)
+    torch.testing.assert_close((far / units).abs().max(), tensor(REACH))
+    ratio = far.square().mean(0).sqrt() / units
+    torch.testing.assert_close(ratio[0], ratio[1])
+    assert bool((flow_units(torch.zeros(3, 2)) > 0).all())
 
 
 # The answers.
