@@ -39,16 +39,18 @@ class MixtureDensityRegressor(ConditionalMixture):
         matrix shared by all components (which still depends on x).
     hidden_layer_sizes : tuple of int, int or "auto", default="auto"
         Width of each hidden layer; ``()`` makes the parameters linear in the view.
-        "auto" is (96, 96), but (128,) for networks that see bins (see ``embedding``)
-        of a table with fewer than 2 000 rows.
+        "auto" is (48, 48, 48) below 5 000 rows, (64, 64, 64) below 20 000 and (96, 96)
+        from there on, but (128,) for networks that see bins (see ``embedding``) of a
+        table with fewer than 2 000 rows.
     activation : {"silu", "relu", "gelu", "tanh", "logistic"}, default="silu"
         Activation of the hidden layers.
-    embedding : {"auto", "none", "ple", "ple+cos"}, default="auto"
+    embedding : {"auto", "none", "ple", "ple+cos"} or sequence of these, default="auto"
         What the networks see beside the standardised features: nothing,
         piecewise-linear bins (16 per feature, 48 from 5 000 rows on), or these and 8
         cosines per feature with learned frequencies; fewer for many features, of which
-        all have at most about 1 024 bins and 512 cosines. "auto" starts with all three
-        views (see Notes), but only the first where no rows are held out.
+        all have at most about 1 024 bins and 512 cosines. A sequence names the views
+        (see Notes) of the networks. "auto" is all three, but only the first where no
+        rows are held out.
     n_estimators : int, default=4
         Number of networks M of each view. Those of a view start differently, hold out
         different rows and shuffle by themselves.
@@ -83,8 +85,9 @@ class MixtureDensityRegressor(ConditionalMixture):
     y_noise : float, default=0.0
         The same for standardised targets. It is about a floor on the predicted spread.
         Both ends of an interval move alike.
-    weight_decay : float, default=0.01
-        Decoupled weight decay; biases, frequencies and phases are spared.
+    weight_decay : float or "auto", default="auto"
+        Decoupled weight decay; biases, frequencies and phases are spared. "auto" is 0.01,
+        but 0.1 for networks that see the features alone where rows are held out.
     learning_rate_init : float, default=0.01
         Largest step of AdamW. The rate rises over the first tenth of training and
         then falls to 0 along a cosine.
@@ -215,7 +218,7 @@ class MixtureDensityRegressor(ConditionalMixture):
             Interval(numbers.Integral, 1, None, closed="left"),
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "embedding": [StrOptions(set(EMBEDDINGS))],
+        "embedding": [StrOptions(set(EMBEDDINGS)), list, tuple],
         "n_estimators": [Interval(numbers.Integral, 1, None, closed="left")],
         "temperature": [Interval(numbers.Real, 0, None, closed="neither"), tuple, list],
         "weights_prior": [
@@ -236,7 +239,10 @@ class MixtureDensityRegressor(ConditionalMixture):
         ],
         "x_noise": [Interval(numbers.Real, 0, None, closed="left")],
         "y_noise": [Interval(numbers.Real, 0, None, closed="left")],
-        "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
+        "weight_decay": [
+            StrOptions({"auto"}),
+            Interval(numbers.Real, 0, None, closed="left"),
+        ],
         "learning_rate_init": [Interval(numbers.Real, 0, None, closed="neither")],
         "batch_size": [
             StrOptions({"auto"}),
@@ -277,7 +283,7 @@ class MixtureDensityRegressor(ConditionalMixture):
         resolution="auto",
         x_noise=0.0,
         y_noise=0.0,
-        weight_decay=0.01,
+        weight_decay="auto",
         learning_rate_init=0.01,
         batch_size="auto",
         max_iter="auto",

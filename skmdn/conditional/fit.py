@@ -46,7 +46,7 @@ from .targets import (
     rowwise_log_likelihood,
     target_units,
 )
-from .views import views_for
+from .views import usual_decay, views_for
 
 __all__ = ["ConditionalMixture", "Rows"]
 
@@ -275,12 +275,17 @@ class ConditionalMixture(
             max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
-            weight_decay=self.weight_decay,
             warm_up=0.0 if one_pass else 0.1,
             decay=not one_pass,
             n_iter_no_change=patience,
             tol=self.tol,
         )
+
+    def _decay_of(self, network, *, held_out):
+        """Return the weight decay of a network."""
+        if isinstance(self.weight_decay, str):
+            return usual_decay(network, held_out)
+        return self.weight_decay
 
     def _n_passes(self, rows, batch_size):
         """Return the passes of ``max_iter="auto"``."""
@@ -389,6 +394,7 @@ class ConditionalMixture(
             on_epoch=reporter,
             # A prior on the weights says what becomes of small ones.
             levels=self.weights_prior is None,
+            weight_decay=partial(self._decay_of, held_out=hold_out > 0.0),
         )
         histories = training.run(states)
         reporter.finish()

@@ -6,8 +6,9 @@ the rows they hold out decide how much each of them counts
 (:func:`skmdn.learning.stacking.stacking_weights`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ import torch
 from skmdn.base import ChosenRows, Standardizer, bin_edges
 from skmdn.bridge import to_tensor
 from skmdn.learning.embeddings import FeatureEmbedding
+from skmdn.learning.networks import MixtureNetwork
 
-__all__ = ["EMBEDDINGS", "View", "views_for"]
+__all__ = ["EMBEDDINGS", "View", "usual_decay", "views_for"]
 
 EMBEDDINGS = ("auto", "none", "ple", "ple+cos")
 
@@ -35,15 +37,27 @@ _LARGE = 5_000
 _MAX_WIDTH = 1_024
 _N_COSINES = 8
 
-# Hidden layers, and those behind bins of a table with few rows: the bins have made
-# steps of the features already.
-_LAYERS = (96, 96)
+# Hidden layers up to so many rows, then those of larger tables; and those behind bins
+# of a table with few rows: the bins have made steps of the features already.
+_LAYERS = {_LARGE: (48, 48, 48), 20_000: (64, 64, 64)}
+_LAYERS_LARGE = (96, 96)
 _LAYERS_BINS = (128,)
 _FEW = 2_000
 
+# Weight decay; and that of networks which see the features alone in a fit that holds
+# out rows: behind bins steps must stay possible, and a stream needs little.
+_DECAY = 0.01
+_DECAY_SMOOTH = 0.1
+
+
+def usual_decay(network: MixtureNetwork, held_out: bool) -> float:
+    """Return the weight decay of a network by what it sees of the features."""
+    block: Any = network.block
+    return _DECAY_SMOOTH if held_out and block.sees_features_alone else _DECAY
+
 
 def views_for(
-    embedding: str, n_samples: int, n_features: int, held_out: bool
+    embedding: str | Sequence[str], n_samples: int, n_features: int, held_out: bool
 ) -> "tuple[View, ...]":
     """Return the views that a value of the parameter ``embedding`` stands for.
 
@@ -53,14 +67,17 @@ def views_for(
     n_bins = _N_BINS if n_samples < _LARGE else _N_BINS_LARGE
     n_bins = max(2, min(n_bins, _MAX_WIDTH // n_features))
     n_cosines = max(1, min(_N_COSINES, _MAX_WIDTH // (2 * n_features)))
-    raw, bins, waves = View(), View(n_bins), View(n_bins, n_cosines)
-    views = {
-        "none": (raw,),
-        "ple": (bins,),
-        "ple+cos": (waves,),
-        "auto": (raw, bins, waves) if held_out else (raw,),
-    }
-    return views[embedding]
+    views = {"none": View(), "ple": View(n_bins), "ple+cos": View(n_bins, n_cosines)}
+    if embedding == "auto":
+        embedding = tuple(views) if held_out else "none"
+    names = (embedding,) if isinstance(embedding, str) else tuple(embedding)
+    known = tuple(views)
+    if not names or any(name not in known for name in names):
+        raise ValueError(
+            "embedding must be 'auto' or one or more of "
+            f"{', '.join(map(repr, known))}, got {embedding!r}."
+        )
+    return tuple(views[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,10 @@ class View:
 
     def hidden_layer_sizes(self, n_samples: int) -> tuple[int, ...]:
         """Return the layers of ``hidden_layer_sizes="auto"``."""
-        return _LAYERS_BINS if self.n_bins and n_samples < _FEW else _LAYERS
+        if self.n_bins and n_samples < _FEW:
+            return _LAYERS_BINS
+        fitting = (layers for end, layers in _LAYERS.items() if n_samples < end)
+        return next(fitting, _LAYERS_LARGE)
 
     def input_block(
         self,

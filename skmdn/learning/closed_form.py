@@ -99,8 +99,8 @@ class ClosedFormGradient:
         """
         x, block = self.objective.x, self.network.block
         n_bytes = len(x) * block.n_out * self.objective.y.element_size()
-        more = block.n_out > block.n_features
-        if not isinstance(x, Tensor) or (more and n_bytes > _TABLE_BYTES):
+        large = not block.sees_features_alone and n_bytes > _TABLE_BYTES
+        if not isinstance(x, Tensor) or large:
             return None
         columns = block.constant(x)
         if block.n_cosines:

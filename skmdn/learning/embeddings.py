@@ -98,6 +98,11 @@ class FeatureEmbedding(nn.Module):
         return self.n_constant + self.n_features * self.n_cosines
 
     @property
+    def sees_features_alone(self) -> bool:
+        """Whether there is nothing beside the raw features."""
+        return self.n_out == self.n_features
+
+    @property
     def n_constant(self) -> int:
         """The number of columns without parameters."""
         return self.n_features + len(self.bin_slope)

@@ -148,6 +148,8 @@ class EnsembleTraining:
         :meth:`skmdn.learning.stacking.HeldOutPredictions.best_spread`.
     finish : callable
         Returns the :class:`Finish` of a network.
+    weight_decay : callable, optional
+        Returns the weight decay of a network, in place of that of ``settings``.
     """
 
     module: MixtureEnsemble
@@ -165,6 +167,7 @@ class EnsembleTraining:
     levels: bool = False
     doubtful: bool = False
     finish: Callable[[MixtureNetwork], Finish] = _usual_finish
+    weight_decay: Callable[[MixtureNetwork], float] | None = None
     judges: Tensor | None = field(init=False, default=None)
     keys: Tensor = field(init=False)
 
@@ -261,6 +264,8 @@ class EnsembleTraining:
         cools: bool = False,
     ) -> Descent:
         objective = self.objective(network)
+        if self.weight_decay is not None:
+            settings = replace(settings, weight_decay=self.weight_decay(network))
         network.train().to(objective.y.dtype)
         network.set_trainable(True)
         by_hand = None

@@ -3,7 +3,6 @@ r"""A pass forth and back through the standard network, in memory that is taken 
 What it computes is in :mod:`skmdn.learning.closed_form`.
 """
 
-import itertools
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .objectives import MixtureObjective
-from .products import product
+from .products import product, product_anywhere
 
 __all__ = ["AVAILABLE", "Pass", "Workspace"]
 
@@ -21,6 +20,9 @@ _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _silu: Any = getattr(torch._C._nn, "silu", None)
 _softplus: Any = getattr(torch._C._nn, "softplus", None)
 _silu_backward: Any = getattr(torch.ops.aten.silu_backward, "grad_input", None)
+
+# Numbers that a kernel takes at a time.
+_VECTORS = 32
 
 AVAILABLE = None not in (_silu, _softplus, _silu_backward)
 
@@ -154,8 +156,8 @@ class Pass:
                 )
             )
         self.downs = [
-            product(layer.change, layer.weight[:, 1:].mT, lower.back)
-            for layer, lower in itertools.pairwise(self.layers[::-1])
+            product_anywhere(layer.change, layer.weight[:, 1:].mT, back)
+            for layer, back in zip(self.layers[:0:-1], space.back[-2::-1], strict=True)
         ]
         last = self.layers[-1]
         weight, d_weight = pair("head.linear.weight")
@@ -163,7 +165,7 @@ class Pass:
         self.head_bias, self.d_head_bias = bias.mT, d_bias.mT
         self.head = product(weight, last.after.mT, space.raw)
         self.head_gradient = product(space.change, last.after, d_weight)
-        self.head_back = product(space.change.mT, weight, last.back)
+        self.head_back = product(space.change.mT, weight, space.back[-1])
         if space.n_cosines:
             first = self.layers[0]
             self.frequency, self.d_frequency = pair("block.frequency")
@@ -252,7 +254,9 @@ class Pass:
                 value=2.0 * math.pi,
                 out=space.angle,
             )
-            torch.cos(space.angle, out=space.cosine)
+            # Twice as fast as with gaps between the rows.
+            torch.cos(space.angle, out=space.wave)
+            space.cosine.copy_(space.wave)
         for layer in self.layers:
             layer.forward()
         self.head()
@@ -311,13 +315,13 @@ class Pass:
         space.change.mul_(self.share)
         self.head_gradient()
         torch.sum(space.change, 2, keepdim=True, out=self.d_head_bias)
-        self.head_back()
 
     def _trunk_backward(self) -> None:
+        back = self.head_back()
         for layer, down in zip(self.layers[:0:-1], self.downs, strict=True):
-            layer.differentiate()
-            down()
-        self.layers[0].differentiate()
+            layer.differentiate(back)
+            back = down()
+        self.layers[0].differentiate(back)
         space = self.space
         if space.n_cosines:
             self.wave_back()
@@ -346,8 +350,11 @@ class _Layer:
         Bias and weights, and where their gradient goes.
     below : Tensor of shape (n_members, n_batch, 1 + n_in)
         Its inputs, the first of which is a one.
-    before, after, back : Tensor of shape (n_members, n_batch, n_out)
-        What the activation takes and gives, and what comes back.
+    before, after : Tensor of shape (n_members, n_batch, n_out)
+        Memory for what the activation takes, and for what comes back through it; and
+        what it gives.
+    scratch : Tensor of shape (n_members, n_batch, n_out)
+        Memory that is free on the way forth.
     """
 
     def __init__(
@@ -357,21 +364,26 @@ class _Layer:
         below: Tensor,
         before: Tensor,
         after: Tensor,
-        back: Tensor,
+        scratch: Tensor,
     ) -> None:
         self.weight = weight
-        self.before, self.after, self.back = before, after, back
-        # What the activation took is no longer needed when something comes back.
-        self.change = before
-        self.affine = product(below, weight, before)
+        self.before = self.change = before
+        self.after = after
+        # Where there are gaps between the rows, a kernel's vectors end with each row;
+        # what is left of it is computed number by number.
+        gaps = not after.is_contiguous() and after.shape[2] % _VECTORS > 0
+        self.activated = scratch if gaps else after
+        self.affine = product_anywhere(below, weight, before)
         self.gradient = product(below.mT, self.change, d_weight)
 
     def forward(self) -> None:
         """Compute the outputs from what is below."""
-        self.affine()
-        _silu(self.before, out=self.after)
+        self.before = self.affine()
+        _silu(self.before, out=self.activated)
+        if self.activated is not self.after:
+            self.after.copy_(self.activated)
 
-    def differentiate(self) -> None:
+    def differentiate(self, back: Tensor) -> None:
         """Take ``back`` through the activation and write the layer's gradient."""
-        _silu_backward(self.back, self.before, grad_input=self.change)
+        _silu_backward(back, self.before, grad_input=self.change)
         self.gradient()

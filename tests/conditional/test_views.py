@@ -7,7 +7,7 @@ import torch
 from skmdn import MixtureDensityRegressor
 from skmdn.base import Standardizer
 from skmdn.conditional import views
-from skmdn.conditional.views import EMBEDDINGS, View, views_for
+from skmdn.conditional.views import EMBEDDINGS, View, usual_decay, views_for
 from tests.helpers import generator
 
 
@@ -28,6 +28,29 @@ def test_without_held_out_rows_auto_is_the_raw_features():
     assert views_for("ple", 1000, 5, False) == (View(16),)
 
 
+def test_a_sequence_names_the_views():
+    raw, _, waves = views_for("auto", 1000, 5, True)
+    assert views_for(["none", "ple+cos"], 1000, 5, True) == (raw, waves)
+    assert views_for(("ple+cos",), 1000, 5, False) == (waves,)
+
+
+@pytest.mark.parametrize("embedding", [[], ["auto"], ("none", "cos"), [["none"]], [3]])
+def test_a_sequence_of_something_else_is_refused(embedding):
+    X, y = data()
+    model = MixtureDensityRegressor(embedding=embedding, random_state=0)
+    with pytest.raises(ValueError, match="embedding must be 'auto' or one or more of"):
+        model.fit(X, y)
+    assert not vars(model).keys() & {"module_", "n_outputs_"}
+
+
+def test_a_pair_of_views_trains_both():
+    X, y = data()
+    model = MixtureDensityRegressor(
+        3, embedding=["none", "ple+cos"], n_estimators=2, max_iter=3, random_state=0
+    ).fit(X, y)
+    assert model.predict_distribution(X).n_components == 2 * 2 * 3
+
+
 @pytest.mark.parametrize(
     ("n_samples", "n_bins"), [(50, 16), (4999, 16), (5000, 48), (10**6, 48)]
 )
@@ -41,10 +64,46 @@ def test_large_tables_get_more_bins(n_samples, n_bins):
 
 def test_bins_of_a_small_table_have_one_layer_behind_them():
     raw, bins, waves = views_for("auto", 1999, 3, True)
-    assert raw.hidden_layer_sizes(1999) == (96, 96)
+    assert raw.hidden_layer_sizes(1999) == (48, 48, 48)
     for view in (bins, waves):
         assert view.hidden_layer_sizes(1999) == (128,)
-        assert view.hidden_layer_sizes(2000) == (96, 96)
+        assert view.hidden_layer_sizes(2000) == (48, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "layers"),
+    [
+        (4_999, (48, 48, 48)),
+        (5_000, (64, 64, 64)),
+        (19_999, (64, 64, 64)),
+        (20_000, (96, 96)),
+    ],
+)
+def test_large_tables_get_wider_layers(n_samples, layers):
+    for view in views_for("auto", n_samples, 3, True):
+        assert view.hidden_layer_sizes(n_samples) == layers
+
+
+def test_only_networks_that_see_the_features_alone_decay_fast():
+    X, y = data()
+    model = MixtureDensityRegressor(1, n_estimators=1, max_iter=1, random_state=0)
+    raw, bins, waves = model.fit(X, y).module_.networks
+    assert usual_decay(raw, held_out=True) == 0.1
+    for network, held_out in [(raw, False), (bins, True), (waves, True)]:
+        assert usual_decay(network, held_out) == 0.01
+
+
+def test_weight_decay_shrinks_the_weights():
+    X, y = data()
+    settings = {"embedding": "none", "n_estimators": 1, "max_iter": 10}
+    sizes = []
+    for decay in (0.01, "auto", 0.1, 10.0):
+        model = MixtureDensityRegressor(
+            1, weight_decay=decay, random_state=0, **settings
+        ).fit(X, y)
+        trunk = model.module_.networks[0].trunk
+        sizes.append(sum(float(layer.weight.norm()) for layer in trunk.layers))
+    assert sizes[0] > sizes[1] == sizes[2] > sizes[3]
 
 
 @pytest.mark.parametrize("n_features", [1, 21, 22, 65, 200, 5000])
