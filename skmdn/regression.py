@@ -86,8 +86,8 @@ class MixtureDensityRegressor(ConditionalMixture):
         The same for standardised targets. It is about a floor on the predicted spread.
         Both ends of an interval move alike.
     weight_decay : float or "auto", default="auto"
-        Decoupled weight decay; biases, frequencies and phases are spared. "auto" is 0.01,
-        but 0.1 for networks that see the features alone where rows are held out.
+        Decoupled weight decay; biases, frequencies and phases are spared. "auto" is
+        0.01, but 0.1 for networks that see the features alone where rows are held out.
     learning_rate_init : float, default=0.01
         Largest step of AdamW. The rate rises over the first tenth of training and
         then falls to 0 along a cosine.
