@@ -58,6 +58,8 @@ class Variant(NamedTuple):
     constants: tuple = ()
 
 
+TWO = ("none", "ple+cos")
+
 VARIANTS = {
     "default": Variant({}),
     "embedding=none": Variant({"embedding": "none"}),
@@ -81,12 +83,16 @@ VARIANTS = {
     "n_estimators=2": Variant({"n_estimators": 2}),
     "n_estimators=8": Variant({"n_estimators": 8}),
     "n_estimators=3": Variant({"n_estimators": 3}),
-    "n_estimators=2, hidden=(80, 80)": Variant(
-        {"n_estimators": 2, "hidden_layer_sizes": (80, 80)}
+    "two views of 5, hidden=(48,)": Variant(
+        {"embedding": TWO, "n_estimators": 5, "hidden_layer_sizes": (48,)}
     ),
-    "n_estimators=3, hidden=(64,)": Variant(
-        {"n_estimators": 3, "hidden_layer_sizes": (64,)}
+    "two views of 4, hidden=(48, 48, 48)": Variant(
+        {"embedding": TWO, "hidden_layer_sizes": (48, 48, 48)}
     ),
+    "weight_decay=0.01": Variant({"weight_decay": 0.01}),
+    "weight_decay=0.1": Variant({"weight_decay": 0.1}),
+    "hidden=(48, 48, 48)": Variant({"hidden_layer_sizes": (48, 48, 48)}),
+    "hidden=(64, 64, 64)": Variant({"hidden_layer_sizes": (64, 64, 64)}),
     "hidden=(96, 96)": Variant({"hidden_layer_sizes": (96, 96)}),
     "hidden=(128,)": Variant({"hidden_layer_sizes": (128,)}),
     "hidden=(64, 64)": Variant({"hidden_layer_sizes": (64, 64)}),

@@ -120,6 +120,7 @@ VARIANTS = [
     {"hidden": (6,)},
     {"hidden": (7, 5)},
     {"hidden": (5, 8, 6)},
+    {"hidden": (32, 33, 3)},
     {"n_members": 1},
     {"n_members": 3, "hidden": (6,)},
     {"bins": True},

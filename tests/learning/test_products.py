@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skmdn.learning import products
-from skmdn.learning.products import product
+from skmdn.learning.products import product, product_anywhere
 from tests.helpers import randn
 
 SHAPES = [(1, 3, 4, 5), (3, 7, 2, 6)]
@@ -24,17 +24,21 @@ def operands(n_members, n_rows, n_inner, n_columns, dtype, transposed):
 @pytest.mark.parametrize("large", [1, 10**9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_follow_their_operands(monkeypatch, shape, dtype, large, transposed):
+@pytest.mark.parametrize("make", [product, product_anywhere])
+def test_products_follow_their_operands(
+    monkeypatch, make, shape, dtype, large, transposed
+):
     monkeypatch.setattr(products, "_LARGE", large)
     left, right, out = operands(*shape, dtype, transposed)
-    run = product(left, right, out)
+    run = make(left, right, out)
     for _ in range(2):
         left.mul_(2.0)
-        run()
+        found = run()
+        assert make is product_anywhere or found is out
         tolerance = 20 * torch.finfo(dtype).eps
         expected = left.double() @ right.double()
         torch.testing.assert_close(
-            out.double(), expected, rtol=tolerance, atol=10 * tolerance
+            found.double(), expected, rtol=tolerance, atol=10 * tolerance
         )
 
 
