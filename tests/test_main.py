@@ -46,7 +46,9 @@ def refused(capsys, code):
     return error
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "separator", [",", ";", pytest.param("\t", marks=pytest.mark.slow)]
+)
 def test_a_mixed_table_gives_scores_and_a_folder(tmp_path, capsys, separator):
     frame = mixed_table()
     code = run(
@@ -81,6 +83,7 @@ def test_a_mixed_table_gives_scores_and_a_folder(tmp_path, capsys, separator):
     np.testing.assert_allclose(dist.mean(), quantiles["mean"], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_bundled_data_run_as_a_module(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "skmdn", "--components", "1", "--output", tmp_path],

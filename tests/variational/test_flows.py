@@ -143,6 +143,7 @@ def test_two_variables_integrate_to_one_beside_an_edge():
     assert estimator.log_evidence_ == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.slow
 def test_twenty_dimensions():
     def potential(theta):
         return -2 * (theta - 0.3).square().sum(1)
