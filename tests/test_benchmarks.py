@@ -295,3 +295,19 @@ def test_the_summary_pairs_splits(bench):
     assert found["other", "fit_ratio"]["median"] == 0.5
     assert found["never", "crps"]["n_splits"] == 0
     assert found["skmdn", "nll"]["difference"] is None
+
+
+def test_the_share_that_the_cheaper_setting_keeps(bench, capsys):
+    empty = dict.fromkeys(bench.uci.COLUMNS, "") | {"set": "a", "file": "one"}
+    rows = [
+        empty | {"model": model, "split": str(split), "nll": str(nll), "fit_s": seconds}
+        for model, levels, seconds in [
+            ("skmdn", [1.0, 2.0], "4.0"),
+            ("skmdn-cheap", [1.5, 2.0, 9.0], "1.0"),
+            ("scikit-mdn", [3.0, 4.0], "2.0"),
+        ]
+        for split, nll in enumerate(levels)
+    ]
+    bench.uci_summary.show_kept(rows, "skmdn")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.split() == ["a", "kept", "0.875", "time", "0.50", "of", "2"]

@@ -39,6 +39,7 @@ class ColumnLaw(nn.Module, ABC):
     def problem(self, x: Tensor) -> str | None:
         """Return what the values would have to be if they are not; NaN is missing."""
 
+    @abstractmethod
     def start(self, x: Tensor, exposure: Tensor | None = None) -> Tensor:
         """Learn what is fixed from the training rows; return the marginal outputs.
 
@@ -54,7 +55,6 @@ class ColumnLaw(nn.Module, ABC):
         outputs : Tensor of shape (n_outputs,)
             Where the biases of the decoder begin.
         """
-        raise NotImplementedError
 
     def prepared(self, x: Tensor) -> Tensor:
         """Return values as the other methods take them, with 0 where one is missing."""
@@ -76,6 +76,7 @@ class ColumnLaw(nn.Module, ABC):
         """Return what of the log density of every value does not depend on eta."""
         return torch.zeros_like(x)
 
+    @abstractmethod
     def log_prob(self, x: Tensor, eta: Tensor, log_size: Tensor | float) -> Tensor:
         """Return the log density of every value without :meth:`constant`.
 
@@ -92,8 +93,8 @@ class ColumnLaw(nn.Module, ABC):
         -------
         log_prob : Tensor of shape (n_rows, n_columns)
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def slopes(
         self, x: Tensor, eta: Tensor, log_size: Tensor | float
     ) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,6 @@ class ColumnLaw(nn.Module, ABC):
 
         The second tensor is what :meth:`gram` takes: minus the second derivative.
         """
-        raise NotImplementedError
 
     def spread_over_outputs(self, observed: Tensor) -> Tensor:
         """Return a mask of columns as one of outputs."""
@@ -129,19 +129,19 @@ class ColumnLaw(nn.Module, ABC):
         """Return the gradient of the summed log density by the law's parameter."""
         return None
 
+    @abstractmethod
     def mean(self, eta: Tensor, log_size: Tensor | float) -> Tensor:
         """Return an expected value for every output, in the units of the data."""
-        raise NotImplementedError
 
     def values(self, mean: Tensor) -> Tensor:
         """Return what users get for expected values, one for every column."""
         return mean
 
+    @abstractmethod
     def sample(
         self, eta: Tensor, log_size: Tensor | float, generator: torch.Generator
     ) -> Tensor:
         """Draw values, in the units of the data."""
-        raise NotImplementedError
 
 
 def n_seen(x: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ _silu: Any = getattr(torch._C._nn, "silu", None)
 _softplus: Any = getattr(torch._C._nn, "softplus", None)
 _silu_backward: Any = getattr(torch.ops.aten.silu_backward, "grad_input", None)
 
+AVAILABLE = None not in (_silu, _softplus, _silu_backward)
+
 # Numbers that a kernel takes at a time.
 _VECTORS = 32
-
-AVAILABLE = None not in (_silu, _softplus, _silu_backward)
 
 
 class Workspace:
